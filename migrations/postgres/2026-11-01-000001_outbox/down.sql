@@ -1,0 +1,6 @@
+DROP FUNCTION outbox_enqueue(text, text, jsonb, text, text, text, jsonb, timestamptz, boolean, uuid);
+DROP VIEW outbox_pending;
+DROP TABLE outbox_holds;
+DROP TABLE outbox_cursors;
+DROP TABLE outbox_messages;
+DROP TABLE counterfoil_schema;
