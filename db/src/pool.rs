@@ -1,0 +1,145 @@
+use std::any::Any;
+use std::sync::Arc;
+
+use diesel::ConnectionError;
+use diesel::r2d2::Pool;
+
+use crate::address::{redacted, scrubbed};
+use crate::manager::{Manager, Pooled, Quiet};
+use crate::{Backend, CallError, OpenError, Settings};
+
+/// A pool of connections whose blocking work runs off the async threads. Clones share the pool.
+pub struct Db<C: Backend> {
+    pool: Pool<Manager<C>>,
+    address: Arc<str>,
+    settings: Arc<Settings>,
+}
+
+impl<C: Backend> Clone for Db<C> {
+    fn clone(&self) -> Self {
+        Self { pool: self.pool.clone(), address: self.address.clone(), settings: self.settings.clone() }
+    }
+}
+
+impl<C: Backend> std::fmt::Debug for Db<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl<C: Backend> Db<C> {
+    /// Opens a pool after one connection was really made. Blocks; call it before the work starts or
+    /// from a blocking thread.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(address: &str, settings: Settings) -> Result<Self, OpenError> {
+        let full = C::address(address, &settings)?;
+        let shown = redacted(address);
+        let settings = Arc::new(settings);
+        let mut first = C::establish(&full).map_err(|error| refused::<C>(&error, address))?;
+        first.prepare(&settings).map_err(|error| OpenError::Unsuitable {
+            address: shown.clone(),
+            reason: scrubbed(&error.to_string(), address),
+        })?;
+        drop(first);
+        let pool = Pool::builder()
+            .max_size(settings.pool_size.max(1))
+            .min_idle(Some(0))
+            .connection_timeout(settings.acquire_timeout)
+            // A ping before each use costs a round trip; a dead connection shows in the work's error
+            // just as well, and is kept out of the pool from then on.
+            .test_on_check_out(false)
+            .error_handler(Box::new(Quiet))
+            .build_unchecked(Manager::new(full, settings.clone()));
+        Ok(Self { pool, address: shown.into(), settings })
+    }
+
+    /// Opens a pool from async code.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn connect(address: &str, settings: Settings) -> Result<Self, OpenError> {
+        let owned = address.to_owned();
+        match tokio::task::spawn_blocking(move || Self::open(&owned, settings)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(OpenError::Unreachable {
+                address: redacted(address),
+                reason: "the runtime is shutting down".to_owned(),
+            }),
+        }
+    }
+
+    /// The address without user and password.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How connections are opened and guarded.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A connection for synchronous code. Blocks at most `acquire_timeout`.
+    ///
+    /// # Errors
+    /// [`CallError::PoolExhausted`].
+    pub fn get<E>(&self) -> Result<Pooled<C>, CallError<E>> {
+        self.pool.get().map(Pooled::new).map_err(|error| CallError::PoolExhausted {
+            after: self.settings.acquire_timeout,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Runs `work` with a connection on a thread that may block. Dropping the future does not stop
+    /// the work; its transaction ends one way or the other.
+    ///
+    /// # Errors
+    /// The work's error, or why it could not be run.
+    pub async fn call<T, E, F>(&self, work: F) -> Result<T, CallError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut C) -> Result<T, E> + Send + 'static,
+    {
+        let db = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let mut conn = db.get()?;
+            work(&mut conn).map_err(|error| {
+                conn.drop_if_dead();
+                CallError::Work(error)
+            })
+        });
+        match task.await {
+            Ok(result) => result,
+            // The unwinding thread returned the connection to the pool, which drops it: its open
+            // transaction must not continue in other hands.
+            Err(error) if error.is_panic() => {
+                Err(CallError::Panicked { message: panic_text(&*error.into_panic()) })
+            }
+            Err(_) => Err(CallError::Cancelled),
+        }
+    }
+}
+
+fn refused<C: Backend>(error: &ConnectionError, address: &str) -> OpenError {
+    let reason = scrubbed(&error.to_string(), address);
+    let shown = redacted(address);
+    match error {
+        ConnectionError::InvalidConnectionUrl(_) | ConnectionError::InvalidCString(_) => {
+            OpenError::BadAddress { reason }
+        }
+        _ if C::is_login_refused(&reason) => OpenError::LoginRefused { address: shown, reason },
+        _ => OpenError::Unreachable { address: shown, reason },
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no text".to_owned())
+}
