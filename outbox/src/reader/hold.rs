@@ -1,0 +1,118 @@
+use std::time::Duration;
+
+use super::Entry;
+
+/// A message the cursor passes without its being published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Its place in the log.
+    pub seq: i64,
+    /// Its ordering key; later messages of the key wait behind it.
+    pub ordering_key: Option<String>,
+    /// Why it is held.
+    pub reason: HoldReason,
+    /// What happens next.
+    pub result: HoldResult,
+}
+
+/// Why a message is held. A closed list: counters and dashboards key on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HoldReason {
+    /// Its time has not come.
+    Delayed,
+    /// An earlier message of its ordering key is held.
+    Behind,
+    /// No queue is bound for it.
+    Unroutable,
+    /// A queue refused it.
+    Nacked,
+    /// Its exchange does not exist.
+    ExchangeMissing,
+    /// The relay's user may not write there.
+    AccessRefused,
+    /// The broker refused it for another reason.
+    Refused,
+    /// It can never be sent.
+    Poison,
+}
+
+impl HoldReason {
+    /// Every reason.
+    pub const ALL: [Self; 8] = [
+        Self::Delayed,
+        Self::Behind,
+        Self::Unroutable,
+        Self::Nacked,
+        Self::ExchangeMissing,
+        Self::AccessRefused,
+        Self::Refused,
+        Self::Poison,
+    ];
+
+    /// As stored and as a metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delayed => "delayed",
+            Self::Behind => "behind",
+            Self::Unroutable => "unroutable",
+            Self::Nacked => "nacked",
+            Self::ExchangeMissing => "exchange_missing",
+            Self::AccessRefused => "access_refused",
+            Self::Refused => "refused",
+            Self::Poison => "poison",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+/// What becomes of a held message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HoldResult {
+    /// It waits until its own `deliver_after`; no attempt was made.
+    UntilDue,
+    /// It waits for the message in front of it; no attempt was made.
+    UntilFirst,
+    /// It is tried again after this long, by the database's clock.
+    Again {
+        /// Attempts made so far.
+        attempts: u32,
+        /// The wait.
+        after: Duration,
+        /// What went wrong, with its remedy.
+        error: String,
+    },
+    /// It stays until an operator decides.
+    Dead {
+        /// Attempts made so far.
+        attempts: u32,
+        /// What went wrong, with its remedy.
+        error: String,
+    },
+}
+
+/// A held message whose time has come.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// The row.
+    pub entry: Entry,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// Why it was held.
+    pub reason: HoldReason,
+}
+
+/// How another attempt at a held message ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Published: the hold goes.
+    Published {
+        /// Its place in the log.
+        seq: i64,
+    },
+    /// Held on.
+    Still(Hold),
+}
