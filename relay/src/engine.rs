@@ -1,0 +1,276 @@
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use db::{CallError, Class, Db, classify};
+use diesel::result::Error;
+use migrations::SchemaError;
+use outbox::reader::{Claim, LogStore};
+use transport::Publisher;
+
+use crate::deadline::LeaseDeadline;
+use crate::error::RelayError;
+use crate::held_keys::HeldKeys;
+use crate::lanes::Lanes;
+use crate::session::{Flow, Session, SessionEnd, Totals, Until};
+use crate::settings::{Settings, SettingsError};
+use crate::shutdown::Shutdown;
+use crate::telemetry::{Counters, Ended};
+
+/// Moves one cursor over one outbox to one broker.
+pub struct Relay<C: LogStore> {
+    db: Db<C>,
+    publisher: Arc<dyn Publisher>,
+    settings: Arc<Settings>,
+    counters: Counters,
+}
+
+/// A relay whose settings are not checked yet.
+#[must_use]
+pub struct RelayBuilder<C: LogStore> {
+    db: Db<C>,
+    publisher: Arc<dyn Publisher>,
+    settings: Settings,
+}
+
+/// What [`Relay::run_once`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Messages the broker has confirmed, held ones tried again not counted.
+    pub confirmed: u64,
+    /// Messages held back.
+    pub held: u64,
+}
+
+/// What the loop does after a session.
+enum After {
+    Stop,
+    StandBy,
+    Wait,
+}
+
+impl<C: LogStore> Relay<C> {
+    /// A relay from an outbox to a broker, with default settings.
+    #[expect(clippy::new_ret_no_self, reason = "what is required is given here, the rest to the builder")]
+    pub fn new(db: Db<C>, publisher: Arc<dyn Publisher>) -> RelayBuilder<C> {
+        RelayBuilder { db, publisher, settings: Settings::default() }
+    }
+
+    /// Works until `shutdown` completes, through every outage of the broker or the database. Then it
+    /// settles what is in flight, advances, gives the lease up and returns.
+    ///
+    /// # Errors
+    /// [`RelayError`], when only a change of settings, rights or schema can help.
+    pub async fn run(&self, shutdown: impl Future<Output = ()>) -> Result<(), RelayError> {
+        let mut shutdown = Shutdown::on(shutdown);
+        let mut failures = 0;
+        let mut ever_connected = false;
+        loop {
+            let started = Instant::now();
+            let (end, _) = tokio::select! {
+                biased;
+                () = shutdown.asked() => return Ok(()),
+                session = self.open(Until::Shutdown) => match session {
+                    Ok(mut session) => {
+                        ever_connected = true;
+                        let end = session.run(&mut shutdown).await;
+                        self.close(session, end).await
+                    }
+                    Err(Opening::Busy { owner }) => {
+                        tracing::debug!(cursor = self.settings.cursor, owner, "standing by");
+                        failures = 0;
+                        tokio::select! {
+                            () = shutdown.asked() => return Ok(()),
+                            () = tokio::time::sleep(self.settings.standby_poll) => continue,
+                        }
+                    }
+                    Err(Opening::Schema(error)) => return Err(error.into()),
+                    Err(Opening::Failed(end)) => (end, Totals::default()),
+                },
+            };
+            match self.judge(end, ever_connected)? {
+                After::Stop => return Ok(()),
+                After::StandBy => failures = 0,
+                After::Wait => {
+                    // A session that lasted was no failed attempt to connect.
+                    failures = if started.elapsed() > self.settings.reconnect.longest { 1 } else { failures + 1 };
+                    tokio::select! {
+                        () = shutdown.asked() => return Ok(()),
+                        () = tokio::time::sleep(self.settings.reconnect.jittered(failures)) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes what is there and returns, for tests and for cron. Held messages that are due are
+    /// tried as well.
+    ///
+    /// # Errors
+    /// [`RelayError`]: unlike [`run`](Self::run) it does not wait for what is unavailable.
+    pub async fn run_once(&self) -> Result<Drained, RelayError> {
+        let cursor = || self.settings.cursor.clone();
+        let mut session = match self.open(Until::Drained).await {
+            Ok(session) => session,
+            Err(Opening::Busy { owner }) => return Err(RelayError::Held { cursor: cursor(), owner }),
+            Err(Opening::Schema(error)) => return Err(error.into()),
+            Err(Opening::Failed(SessionEnd::Database(error))) => return Err(RelayError::Database(error)),
+            Err(Opening::Failed(SessionEnd::Broker(error))) => return Err(RelayError::Unavailable(error)),
+            Err(Opening::Failed(_)) => return Err(RelayError::LeaseLost { cursor: cursor() }),
+        };
+        let end = session.run(&mut Shutdown::on(std::future::pending())).await;
+        match self.close(session, end).await {
+            (SessionEnd::Drained | SessionEnd::Shutdown | SessionEnd::ShutdownForced, totals) => {
+                Ok(Drained { confirmed: totals.confirmed, held: totals.held })
+            }
+            (SessionEnd::LeaseLost | SessionEnd::LeaseExpired, _) => Err(RelayError::LeaseLost { cursor: cursor() }),
+            (SessionEnd::Broker(error), _) => Err(RelayError::Unavailable(error)),
+            (SessionEnd::Database(error), _) => Err(RelayError::Database(error)),
+        }
+    }
+
+    async fn open(&self, until: Until) -> Result<Session<C>, Opening> {
+        let database = |error| Opening::Failed(SessionEnd::Database(error));
+        let checked = self.db.call(|conn| Ok::<_, Error>(migrations::check(conn))).await.map_err(database)?;
+        match checked {
+            Ok(()) => {}
+            Err(SchemaError::Database(error)) => return Err(database(CallError::Work(error))),
+            Err(error) => return Err(Opening::Schema(error)),
+        }
+        let asked = Instant::now();
+        let Settings { cursor, owner, lease: ttl, .. } = (*self.settings).clone();
+        let claim = self.db.call(move |conn| conn.claim(&cursor, &owner, ttl)).await.map_err(database)?;
+        let (lease, position) = match claim {
+            Claim::Taken(lease, position) => (lease, position),
+            Claim::Busy { owner, .. } => return Err(Opening::Busy { owner }),
+        };
+        let deadline = LeaseDeadline::new(asked, ttl);
+        let held_keys = HeldKeys::default();
+        let lanes = match Lanes::open(&self.publisher, self.settings.lanes, &deadline, &held_keys).await {
+            Ok(lanes) => lanes,
+            Err(error) => {
+                // Another relay may reach the broker.
+                let _ = self.db.call(move |conn| conn.release(&lease)).await;
+                return Err(Opening::Failed(SessionEnd::Broker(error)));
+            }
+        };
+        tracing::info!(cursor = lease.cursor, epoch = lease.epoch, seq = position.seq(), "relaying");
+        Ok(Session {
+            db: self.db.clone(),
+            settings: self.settings.clone(),
+            counters: self.counters.clone(),
+            lease,
+            deadline,
+            lanes,
+            held_keys,
+            until,
+            flow: Flow::from(position),
+        })
+    }
+
+    /// Ends a session: its lanes first, then the lease, so that a successor never publishes beside
+    /// them.
+    async fn close(&self, session: Session<C>, end: SessionEnd) -> (SessionEnd, Totals) {
+        let Session { lease, lanes, flow, .. } = session;
+        drop(lanes);
+        let totals = flow.totals;
+        drop(flow);
+        let (ended, release) = match &end {
+            SessionEnd::Shutdown => (Ended::Shutdown, true),
+            SessionEnd::Drained => (Ended::Drained, true),
+            // What lanes have sent may still be on its way: the lease runs out in its own time.
+            SessionEnd::ShutdownForced => (Ended::ShutdownForced, false),
+            SessionEnd::Broker(_) => (Ended::BrokerUnavailable, true),
+            SessionEnd::LeaseLost => (Ended::LeaseLost, false),
+            SessionEnd::LeaseExpired => (Ended::LeaseExpired, false),
+            SessionEnd::Database(error) if is_fatal(error) => (Ended::Fatal, false),
+            SessionEnd::Database(_) => (Ended::DatabaseUnavailable, false),
+        };
+        self.counters.session_ended(ended);
+        if release && let Err(error) = self.db.call(move |conn| conn.release(&lease)).await {
+            tracing::warn!(%error, "the lease could not be given up; it ends by itself");
+        }
+        (end, totals)
+    }
+
+    fn judge(&self, end: SessionEnd, ever_connected: bool) -> Result<After, RelayError> {
+        match end {
+            SessionEnd::Shutdown | SessionEnd::Drained => Ok(After::Stop),
+            SessionEnd::ShutdownForced => {
+                tracing::warn!("stopped before everything in flight was settled; it is published again");
+                Ok(After::Stop)
+            }
+            SessionEnd::LeaseLost => {
+                tracing::warn!(cursor = self.settings.cursor, "lease lost to another relay");
+                Ok(After::StandBy)
+            }
+            SessionEnd::LeaseExpired => {
+                tracing::warn!(cursor = self.settings.cursor, "lease not renewed in time; claiming anew");
+                Ok(After::Wait)
+            }
+            SessionEnd::Broker(error) if error.needs_operator() && !ever_connected => Err(RelayError::Broker(error)),
+            SessionEnd::Broker(error) => {
+                tracing::warn!(%error, "broker unavailable; nothing is lost, trying again");
+                Ok(After::Wait)
+            }
+            SessionEnd::Database(CallError::Work(error)) => match classify(&error) {
+                Class::Schema => Err(RelayError::SchemaChanged(error)),
+                Class::Denied => Err(RelayError::Denied(error)),
+                Class::Contention | Class::Unavailable | Class::Other => {
+                    tracing::warn!(%error, "database failed; nothing is lost, trying again");
+                    Ok(After::Wait)
+                }
+            },
+            SessionEnd::Database(error) => {
+                tracing::warn!(%error, "database unavailable; nothing is lost, trying again");
+                Ok(After::Wait)
+            }
+        }
+    }
+}
+
+enum Opening {
+    Busy { owner: String },
+    Schema(SchemaError),
+    Failed(SessionEnd),
+}
+
+fn is_fatal(error: &CallError<Error>) -> bool {
+    matches!(error, CallError::Work(error) if matches!(classify(error), Class::Schema | Class::Denied))
+}
+
+impl<C: LogStore> RelayBuilder<C> {
+    /// Other settings than the default.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`SettingsError`], for a setting that would void a guarantee.
+    pub fn build(self) -> Result<Relay<C>, SettingsError> {
+        let Self { db, publisher, settings } = self;
+        settings.validate(publisher.heartbeat(), publisher.publish_timeout())?;
+        if db.settings().pool_size < 3 {
+            return Err(SettingsError {
+                setting: "pool_size",
+                value: db.settings().pool_size.to_string(),
+                reason: "reading, advancing and renewing go on at once".to_owned(),
+                remedy: "give the relay's pool 3 connections or more".to_owned(),
+            });
+        }
+        let acquire: Duration = db.settings().acquire_timeout;
+        if acquire >= settings.lease {
+            return Err(SettingsError {
+                setting: "acquire_timeout",
+                value: format!("{acquire:?}"),
+                reason: "a renewal could wait for a connection until the lease has ended".to_owned(),
+                remedy: format!("make it less than the lease ({:?})", settings.lease),
+            });
+        }
+        let counters = Counters::new(&settings.cursor);
+        Ok(Relay { db, publisher, settings: Arc::new(settings), counters })
+    }
+}

@@ -1,0 +1,48 @@
+use db::CallError;
+use diesel::result::Error;
+use migrations::SchemaError;
+use transport::Unavailable;
+
+use crate::settings::SettingsError;
+
+/// Why the relay stopped by itself. Waiting would not have helped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RelayError {
+    /// A setting would void a guarantee.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The tables are missing, too old or too new.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The broker refused the login, or its settings cannot work.
+    #[error(transparent)]
+    Broker(Unavailable),
+    /// A table or column went missing while the relay ran.
+    #[error("the outbox tables changed under the relay: {0}; run `relay migrate` and start again")]
+    SchemaChanged(#[source] Error),
+    /// The relay's role may not do its work.
+    #[error("the database role lacks a right: {0}; grant SELECT on outbox_messages and its sequence, and SELECT, INSERT, UPDATE, DELETE on outbox_cursors and outbox_holds")]
+    Denied(#[source] Error),
+    /// The database failed. Only from [`Relay::run_once`](crate::Relay::run_once); `run` waits.
+    #[error("the database failed: {0}")]
+    Database(#[from] CallError<Error>),
+    /// The broker cannot be used. Only from [`Relay::run_once`](crate::Relay::run_once); `run` waits.
+    #[error(transparent)]
+    Unavailable(Unavailable),
+    /// Another relay holds the cursor. Only from [`Relay::run_once`](crate::Relay::run_once); `run`
+    /// stands by.
+    #[error("cursor {cursor:?} is held by {owner}; stop that relay, wait for its lease to end, or use another cursor")]
+    Held {
+        /// The cursor.
+        cursor: String,
+        /// Who holds it.
+        owner: String,
+    },
+    /// The lease was lost in the middle. Only from [`Relay::run_once`](crate::Relay::run_once).
+    #[error("the lease on cursor {cursor:?} was lost; another relay goes on from the last advance")]
+    LeaseLost {
+        /// The cursor.
+        cursor: String,
+    },
+}

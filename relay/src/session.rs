@@ -1,0 +1,356 @@
+//! One term as holder of the cursor: read, publish, advance, renew, until something ends it.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use db::{CallError, Db};
+use diesel::result::Error;
+use outbox::reader::{Advance, Chunk, Due, Hold, Lease, LogStore, Position, ReadLimit};
+use tokio::time::{Instant as Timer, sleep_until};
+
+use crate::deadline::LeaseDeadline;
+use crate::held_keys::HeldKeys;
+use crate::holds::{self, Round, RoundError};
+use crate::lanes::{Dispatched, LaneEnd, Lanes, Published};
+use crate::settings::Settings;
+use crate::settle::{holds_of, unpublishable};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Counters;
+
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type DbResult<T> = Result<T, CallError<Error>>;
+
+/// Every way a session can end.
+pub(crate) enum SessionEnd {
+    /// Asked to stop; everything in flight is settled.
+    Shutdown,
+    /// Asked to stop, and the deadline passed before everything was settled.
+    ShutdownForced,
+    /// There was no more to read (only when asked to drain).
+    Drained,
+    /// A write found the epoch raised: another relay has the lease.
+    LeaseLost,
+    /// By our own clock the lease may have ended; nothing was published after that.
+    LeaseExpired,
+    /// The broker cannot be used.
+    Broker(transport::Unavailable),
+    /// The database cannot be used, or failed.
+    Database(CallError<Error>),
+}
+
+/// Whether a session goes on waiting for new rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    Shutdown,
+    Drained,
+}
+
+pub(crate) struct Session<C: LogStore> {
+    pub(crate) db: Db<C>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) counters: Counters,
+    pub(crate) lease: Lease,
+    pub(crate) deadline: LeaseDeadline,
+    pub(crate) lanes: Lanes,
+    pub(crate) held_keys: HeldKeys,
+    pub(crate) until: Until,
+    pub(crate) flow: Flow,
+}
+
+/// What is under way.
+pub(crate) struct Flow {
+    /// Where the next read starts; runs ahead of the stored cursor.
+    position: Position,
+    reading: Option<Work<DbResult<Chunk>>>,
+    in_flight: VecDeque<InFlight>,
+    advancing: Option<Work<DbResult<Advance>>>,
+    renewing: Option<Work<DbResult<Advance>>>,
+    looking: Option<Work<DbResult<Vec<Due>>>>,
+    retrying: Option<Work<Result<Round, RoundError>>>,
+    loading_keys: Option<Work<DbResult<Vec<String>>>>,
+    /// A key may be free again: load the set anew as soon as nothing is in flight.
+    keys_stale: bool,
+    stopping: bool,
+    exhausted: bool,
+    empty_reads: u32,
+    next_read: Timer,
+    next_renewal: Timer,
+    next_look: Timer,
+    pub(crate) totals: Totals,
+}
+
+/// What a session did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) confirmed: u64,
+    pub(crate) held: u64,
+}
+
+/// One chunk on its way.
+struct InFlight {
+    next: Position,
+    holds: Vec<Hold>,
+    settled: Work<Result<Vec<Published>, LaneEnd>>,
+}
+
+impl Flow {
+    pub(crate) fn from(position: Position) -> Self {
+        let now = Timer::now();
+        Self {
+            position,
+            reading: None,
+            in_flight: VecDeque::new(),
+            advancing: None,
+            renewing: None,
+            looking: None,
+            retrying: None,
+            loading_keys: None,
+            keys_stale: true,
+            stopping: false,
+            exhausted: false,
+            empty_reads: 0,
+            next_read: now,
+            next_renewal: now,
+            next_look: now,
+            totals: Totals::default(),
+        }
+    }
+
+    fn idle(&self) -> bool {
+        self.reading.is_none()
+            && self.in_flight.is_empty()
+            && self.advancing.is_none()
+            && self.looking.is_none()
+            && self.retrying.is_none()
+            && self.loading_keys.is_none()
+    }
+}
+
+impl<C: LogStore> Session<C> {
+    /// Works until something ends the session. On return nothing of it runs on.
+    pub(crate) async fn run(&mut self, shutdown: &mut Shutdown<impl Future<Output = ()>>) -> SessionEnd {
+        let mut give_up = Timer::now();
+        self.flow.next_renewal = Timer::now() + self.settings.lease / 3;
+        loop {
+            self.start_what_can_start();
+            if self.flow.idle() && self.flow.renewing.is_none() {
+                if self.flow.stopping {
+                    return SessionEnd::Shutdown;
+                }
+                if self.until == Until::Drained && self.flow.exhausted && !self.flow.keys_stale {
+                    return SessionEnd::Drained;
+                }
+            }
+            let flow = &mut self.flow;
+            // Only what could start when its time comes is waited for: a timer in the past would spin.
+            let room = flow.in_flight.len() < self.settings.chunks_in_flight;
+            let may_read = !flow.stopping && !flow.keys_stale && flow.reading.is_none() && room;
+            let may_look =
+                !flow.stopping && !flow.keys_stale && flow.looking.is_none() && flow.retrying.is_none();
+            let step = tokio::select! {
+                biased;
+                () = shutdown.asked(), if !flow.stopping => {
+                    flow.stopping = true;
+                    give_up = Timer::now() + self.settings.shutdown_timeout;
+                    Ok(())
+                }
+                () = sleep_until(give_up), if flow.stopping => return SessionEnd::ShutdownForced,
+                result = done(&mut flow.advancing) => self.on_advanced(result),
+                result = done(&mut flow.renewing) => self.on_advanced(result),
+                result = settled(&mut flow.in_flight), if flow.advancing.is_none() => self.on_settled(result),
+                result = done(&mut flow.reading) => self.on_read(result),
+                result = done(&mut flow.loading_keys) => self.on_keys(result),
+                result = done(&mut flow.looking) => self.on_due(result),
+                result = done(&mut flow.retrying) => self.on_retried(result),
+                () = sleep_until(flow.next_renewal), if flow.renewing.is_none() => Ok(()),
+                () = sleep_until(flow.next_read), if may_read => Ok(()),
+                () = sleep_until(flow.next_look), if may_look => Ok(()),
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    fn start_what_can_start(&mut self) {
+        let now = Timer::now();
+        if self.flow.renewing.is_none() && now >= self.flow.next_renewal {
+            self.flow.next_renewal = now + self.settings.lease / 3;
+            let lease = self.lease.clone();
+            self.flow.renewing = Some(self.fenced(move |conn| conn.renew(&lease)));
+        }
+        let flow = &mut self.flow;
+        if flow.stopping {
+            return;
+        }
+        if flow.keys_stale && flow.idle() {
+            let (db, cursor) = (self.db.clone(), self.settings.cursor.clone());
+            flow.loading_keys = Some(Box::pin(async move { db.call(move |conn| conn.held_keys(&cursor)).await }));
+        }
+        let room = flow.in_flight.len() < self.settings.chunks_in_flight;
+        if flow.reading.is_none() && room && !flow.keys_stale && now >= flow.next_read {
+            let (db, from) = (self.db.clone(), flow.position.clone());
+            let limit = ReadLimit { rows: self.settings.chunk_rows, bytes: self.settings.chunk_bytes };
+            flow.reading = Some(Box::pin(async move { db.call(move |conn| conn.read(&from, limit)).await }));
+        }
+        if flow.looking.is_none() && flow.retrying.is_none() && now >= flow.next_look && !flow.keys_stale {
+            flow.next_look = now + self.settings.poll_holds;
+            flow.looking = Some(Box::pin(holds::due(self.db.clone(), self.settings.clone())));
+        }
+    }
+
+    fn on_read(&mut self, chunk: DbResult<Chunk>) -> Result<(), SessionEnd> {
+        let chunk = chunk.map_err(SessionEnd::Database)?;
+        let flow = &mut self.flow;
+        flow.exhausted = chunk.exhausted;
+        // Nothing to hand on: the position holds without being stored, and an idle relay writes
+        // nothing. A restart from the stored one reads the same.
+        flow.position = chunk.next.clone();
+        let now = Timer::now();
+        if chunk.entries.is_empty() {
+            flow.empty_reads = flow.empty_reads.saturating_add(1);
+            let wait = self.settings.poll_busy.saturating_mul(1 << flow.empty_reads.min(16));
+            flow.next_read = if chunk.exhausted { now + wait.min(self.settings.poll_idle) } else { now };
+            return Ok(());
+        }
+        flow.empty_reads = 0;
+        flow.next_read = if chunk.exhausted { now + self.settings.poll_busy } else { now };
+        self.counters.read(chunk.entries.len());
+        let mut holds = Vec::new();
+        let mut messages = Vec::with_capacity(chunk.entries.len());
+        for entry in chunk.entries {
+            match unpublishable(&entry) {
+                Some(hold) => holds.push(hold),
+                None => messages.push((entry.seq, entry.message)),
+            }
+        }
+        let settled = Box::pin(self.lanes.dispatch(messages, false).settled());
+        self.flow.in_flight.push_back(InFlight { next: chunk.next, holds, settled });
+        Ok(())
+    }
+
+    /// The oldest chunk is settled: move the cursor behind it, and record what was held.
+    fn on_settled(&mut self, settled: Settled) -> Result<(), SessionEnd> {
+        let Settled { next, mut holds, published } = settled;
+        let published = published.map_err(lane_end)?;
+        let (confirmed, refused) = holds_of(&self.settings, &self.counters, published, |_| 0);
+        holds.extend(refused);
+        self.counters.held(&holds);
+        self.flow.totals.confirmed += confirmed.len() as u64;
+        self.flow.totals.held += holds.len() as u64;
+        if holds.iter().any(|hold| hold.reason != outbox::reader::HoldReason::Delayed) {
+            // A key may have been refused by a lane that does not know of one put aside here.
+            holds.iter().filter_map(|hold| hold.ordering_key.as_deref()).for_each(|key| self.held_keys.add(key));
+        }
+        let lease = self.lease.clone();
+        self.flow.next_renewal = Timer::now() + self.settings.lease / 3;
+        self.flow.advancing = Some(self.fenced(move |conn| conn.advance(&lease, &next, &holds)));
+        Ok(())
+    }
+
+    fn on_advanced(&mut self, advanced: DbResult<Advance>) -> Result<(), SessionEnd> {
+        match advanced.map_err(SessionEnd::Database)? {
+            Advance::Done => Ok(()),
+            Advance::LeaseLost => Err(SessionEnd::LeaseLost),
+        }
+    }
+
+    fn on_keys(&mut self, keys: DbResult<Vec<String>>) -> Result<(), SessionEnd> {
+        self.held_keys.replace(keys.map_err(SessionEnd::Database)?);
+        self.flow.keys_stale = false;
+        Ok(())
+    }
+
+    fn on_due(&mut self, due: DbResult<Vec<Due>>) -> Result<(), SessionEnd> {
+        let due = due.map_err(SessionEnd::Database)?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let attempts = due.iter().map(|due| (due.entry.seq, due.attempts)).collect();
+        let messages = due.into_iter().map(|due| (due.entry.seq, due.entry.message)).collect();
+        let dispatched: Dispatched = self.lanes.dispatch(messages, true);
+        self.flow.retrying = Some(Box::pin(holds::finish(
+            self.db.clone(),
+            self.lease.clone(),
+            self.settings.clone(),
+            self.counters.clone(),
+            attempts,
+            dispatched,
+        )));
+        Ok(())
+    }
+
+    fn on_retried(&mut self, round: Result<Round, RoundError>) -> Result<(), SessionEnd> {
+        match round {
+            Ok(Round::Tried { freed }) => {
+                if freed {
+                    // The next message of each key comes due at once.
+                    self.flow.next_look = Timer::now();
+                    self.flow.keys_stale |= self.held_keys.any();
+                }
+                Ok(())
+            }
+            Ok(Round::LeaseLost) => Err(SessionEnd::LeaseLost),
+            Err(RoundError::Lane(end)) => Err(lane_end(end)),
+            Err(RoundError::Database(error)) => Err(SessionEnd::Database(error)),
+        }
+    }
+
+    /// A write that renews the lease: our own deadline moves only when it succeeded, and counts from
+    /// before it was sent.
+    fn fenced(
+        &self,
+        write: impl FnOnce(&mut C) -> Result<Advance, Error> + Send + 'static,
+    ) -> Work<DbResult<Advance>> {
+        let (db, deadline) = (self.db.clone(), self.deadline.clone());
+        Box::pin(async move {
+            let asked = Instant::now();
+            let advance = db.call(write).await?;
+            if advance == Advance::Done {
+                deadline.renewed(asked);
+            }
+            Ok(advance)
+        })
+    }
+}
+
+struct Settled {
+    next: Position,
+    holds: Vec<Hold>,
+    published: Result<Vec<Published>, LaneEnd>,
+}
+
+fn lane_end(end: LaneEnd) -> SessionEnd {
+    match end {
+        LaneEnd::Unavailable(error) => SessionEnd::Broker(error),
+        LaneEnd::LeaseExpired => SessionEnd::LeaseExpired,
+    }
+}
+
+/// Waits for work that may not be there. Dropping it in the middle loses nothing: the work stays in
+/// its slot.
+async fn done<T>(slot: &mut Option<Work<T>>) -> T {
+    match slot {
+        Some(work) => {
+            let value = work.await;
+            *slot = None;
+            value
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the oldest chunk.
+async fn settled(in_flight: &mut VecDeque<InFlight>) -> Settled {
+    let published = match in_flight.front_mut() {
+        Some(oldest) => (&mut oldest.settled).await,
+        None => std::future::pending().await,
+    };
+    match in_flight.pop_front() {
+        Some(InFlight { next, holds, .. }) => Settled { next, holds, published },
+        None => std::future::pending().await,
+    }
+}
