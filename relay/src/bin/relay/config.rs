@@ -1,0 +1,263 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+/// What the file can say; `deploy/relay.toml` explains each setting.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) database: Database,
+    pub(crate) broker: Broker,
+    pub(crate) relay: RelayPart,
+    pub(crate) log: Log,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Database {
+    pub(crate) url: Option<Secret>,
+    pub(crate) url_file: Option<PathBuf>,
+    pub(crate) pool_size: Option<u32>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) acquire_timeout: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) statement_timeout: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) lock_timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Broker {
+    pub(crate) url: Option<Secret>,
+    pub(crate) url_file: Option<PathBuf>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) heartbeat: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) connect_timeout: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) publish_timeout: Option<Duration>,
+    pub(crate) window: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RelayPart {
+    pub(crate) cursor: Option<String>,
+    pub(crate) owner: Option<String>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) lease: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) standby_poll: Option<Duration>,
+    pub(crate) lanes: Option<usize>,
+    pub(crate) chunk_rows: Option<u32>,
+    pub(crate) chunk_bytes: Option<u64>,
+    pub(crate) chunks_in_flight: Option<usize>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) poll_busy: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) poll_idle: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) poll_holds: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) hold_backoff_first: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) hold_backoff_longest: Option<Duration>,
+    pub(crate) max_attempts: Option<u32>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) shutdown_timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    pub(crate) filter: Option<String>,
+    pub(crate) json: Option<bool>,
+}
+
+/// Text that is never printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// Flags, each with its environment variable.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Overrides {
+    /// Settings file (TOML).
+    #[arg(long, global = true, env = "RELAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// Database: postgres://user:password@host:port/name, or a path for SQLite.
+    #[arg(long, global = true, env = "RELAY_DATABASE_URL", hide_env_values = true, value_parser = secret)]
+    database_url: Option<Secret>,
+    /// File that holds the database address.
+    #[arg(long, global = true, env = "RELAY_DATABASE_URL_FILE")]
+    database_url_file: Option<PathBuf>,
+    /// Broker: amqp://user:password@host:port/vhost.
+    #[arg(long, global = true, env = "RELAY_AMQP_URL", hide_env_values = true, value_parser = secret)]
+    amqp_url: Option<Secret>,
+    /// File that holds the broker address.
+    #[arg(long, global = true, env = "RELAY_AMQP_URL_FILE")]
+    amqp_url_file: Option<PathBuf>,
+    /// Which cursor to move [default: relay].
+    #[arg(long, global = true, env = "RELAY_CURSOR")]
+    cursor: Option<String>,
+    /// How long the lease lasts without renewal, as in 20s [default: 20s].
+    #[arg(long, global = true, env = "RELAY_LEASE", value_parser = duration)]
+    lease: Option<Duration>,
+    /// Broker heartbeat; the lease must be more than two [default: 5s].
+    #[arg(long, global = true, env = "RELAY_HEARTBEAT", value_parser = duration)]
+    heartbeat: Option<Duration>,
+    /// Longest time for a batch to be confirmed; less than the lease [default: 10s].
+    #[arg(long, global = true, env = "RELAY_PUBLISH_TIMEOUT", value_parser = duration)]
+    publish_timeout: Option<Duration>,
+    /// Channels to publish on [default: 4].
+    #[arg(long, global = true, env = "RELAY_LANES")]
+    lanes: Option<usize>,
+    /// Most rows read in one step [default: 4000].
+    #[arg(long, global = true, env = "RELAY_CHUNK_ROWS")]
+    chunk_rows: Option<u32>,
+    /// What to log, as in info or relay=debug,warn [default: info].
+    #[arg(long, global = true, env = "RELAY_LOG")]
+    log: Option<String>,
+    /// Log in JSON.
+    #[arg(long, global = true, env = "RELAY_LOG_JSON", num_args = 0..=1, default_missing_value = "true")]
+    log_json: Option<bool>,
+}
+
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::from(text))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let json = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
+    humantime_serde::deserialize(json).map_err(|error| format!("{error}; write it as 20s or 500ms"))
+}
+
+/// The file's settings with the flags' and the environment's over them.
+pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
+    let mut config = match &overrides.config {
+        Some(path) => read(path)?,
+        None => Config::default(),
+    };
+    let Overrides {
+        config: _,
+        database_url,
+        database_url_file,
+        amqp_url,
+        amqp_url_file,
+        cursor,
+        lease,
+        heartbeat,
+        publish_timeout,
+        lanes,
+        chunk_rows,
+        log,
+        log_json,
+    } = overrides.clone();
+    place(&mut config.database.url, database_url);
+    place(&mut config.broker.url, amqp_url);
+    if let Some(path) = database_url_file.or(config.database.url_file.take()) {
+        config.database.url = Some(read_secret(&path)?);
+    }
+    if let Some(path) = amqp_url_file.or(config.broker.url_file.take()) {
+        config.broker.url = Some(read_secret(&path)?);
+    }
+    place(&mut config.relay.cursor, cursor);
+    place(&mut config.relay.lease, lease);
+    place(&mut config.broker.heartbeat, heartbeat);
+    place(&mut config.broker.publish_timeout, publish_timeout);
+    place(&mut config.relay.lanes, lanes);
+    place(&mut config.relay.chunk_rows, chunk_rows);
+    place(&mut config.log.filter, log);
+    place(&mut config.log.json, log_json);
+    Ok(config)
+}
+
+fn place<T>(slot: &mut Option<T>, value: Option<T>) {
+    if value.is_some() {
+        *slot = value;
+    }
+}
+
+fn read(path: &Path) -> Result<Config> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the settings file {}", path.display()))?;
+    match toml::from_str(&text) {
+        Ok(config) => Ok(config),
+        Err(error) => {
+            // Not the error's own text: it quotes the line, and the line may hold a password.
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text.get(..start).unwrap_or_default().lines().count().max(1);
+            bail!("{} near line {line}: {}", path.display(), error.message())
+        }
+    }
+}
+
+fn read_secret(path: &Path) -> Result<Secret> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = text.trim();
+    if text.is_empty() {
+        bail!("{} is empty; it should hold the address", path.display());
+    }
+    Ok(Secret::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_example_says_the_defaults() {
+        let text = include_str!("../../../../deploy/relay.toml");
+        let config: Config = toml::from_str(text).expect("valid");
+        assert_eq!(crate::run::settings(&config).lease, relay::Settings::default().lease);
+        // Every setting is in the example, commented out or not.
+        for name in ["pool_size", "heartbeat", "window", "hold_backoff_first", "poll_holds", "shutdown_timeout", "filter"] {
+            assert!(text.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_typo_is_named_and_no_secret_is_quoted() {
+        let dir = std::env::temp_dir().join(format!("relay-config-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("directory");
+        for (text, expected) in [
+            ("[relay]\nleese = '20s'\n", "leese"),
+            ("[broker]\nurl = \"amqp://u:canary@h\n", "line 2"),
+            ("[relay]\nlease = 'soon'\n", "line 2"),
+        ] {
+            let path = dir.join("relay.toml");
+            std::fs::write(&path, text).expect("written");
+            let error = format!("{:#}", read(&path).expect_err("refused"));
+            assert!(error.contains(expected) && !error.contains("canary"), "{error}");
+        }
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    #[test]
+    fn a_secret_has_no_debug_form() {
+        assert_eq!(format!("{:?}", Secret::from("canary")), "(hidden)");
+    }
+}
