@@ -8,7 +8,8 @@ use std::time::Duration;
 use diesel::PgConnection;
 use inbox::{Ending, Inbox, Settings};
 use support::eventually;
-use support::inbox::{Answer, BILLING, Feed, Payment, Running, Store};
+use support::feed::{Answer, Feed};
+use support::inbox::{BILLING, Payment, Running, Store};
 use support::proxy::{Direction, Proxy};
 use tokio::sync::Notify;
 
@@ -50,7 +51,10 @@ async fn scenario(stopped: Direction, expected: Ending, expected_runs: u32) {
     handled.notified().await;
     let mut conn = PgConnection::connection(&database);
     if stopped == Direction::ToClient {
-        eventually("the commit takes effect", async || PgConnection::stored(&mut conn, "p1").is_some()).await;
+        eventually("the commit takes effect", async || {
+            PgConnection::stored(&mut conn, "p1").is_some()
+        })
+        .await;
     }
     assert_eq!(feed.answer(number), None, "acknowledged before the commit was known");
     proxy.cut();

@@ -9,7 +9,8 @@ use diesel::{PgConnection, SqliteConnection};
 use inbox::{Context, Ending, Failure, Handler, Inbox, Reason, Settings};
 use message::{Event, Message};
 use serde::{Deserialize, Deserializer, Serialize};
-use support::inbox::{Answer, BILLING, Feed, Payment, Running, Store};
+use support::feed::{Answer, Feed};
+use support::inbox::{BILLING, Payment, Running, Store};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn on_postgres() {
@@ -92,7 +93,8 @@ async fn scenario<C: Store>() {
     let conn = &mut C::connection(&database);
     assert_eq!(C::credits(conn, "a"), [3]);
     assert_eq!((C::stored(conn, "apply"), C::stored(conn, "prepare")), (None, None));
-    let mut details: Vec<_> = C::parked(conn).into_iter().map(|row| (row.reason, row.detail)).collect();
+    let mut details: Vec<_> =
+        C::parked(conn).into_iter().map(|row| (row.reason, row.detail)).collect();
     details.sort_by(|a, b| a.1.cmp(&b.1));
     assert_eq!(details[0], (Reason::Undecodable, "decoding it panicked: cursed".to_owned()));
     for ((reason, detail), part) in details[1..].iter().zip(["in apply", "in prepare"]) {

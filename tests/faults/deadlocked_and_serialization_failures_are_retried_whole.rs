@@ -8,33 +8,43 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::{PgConnection, SqliteConnection};
 use inbox::{Context, Ending, Inbox, Reason, Settings};
-use support::inbox::{BILLING, Feed, Payment, Running, Store, crediting, parked};
+use support::feed::Feed;
+use support::inbox::{BILLING, Payment, Running, Store, crediting, parked};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_deadlock_between_two_handlers_ends_with_both_applied() {
     support::bounded(async {
         let database = PgConnection::database();
         let mut conn = PgConnection::connection(&database);
-        conn.batch_execute("CREATE TABLE locked (id int PRIMARY KEY); INSERT INTO locked VALUES (1), (2)")
-            .expect("creates");
+        conn.batch_execute(
+            "CREATE TABLE locked (id int PRIMARY KEY); INSERT INTO locked VALUES (1), (2)",
+        )
+        .expect("creates");
         let feed = Feed::new();
         let (runs, both_hold_one) = (Arc::new(AtomicU32::new(0)), Arc::new(Barrier::new(2)));
         let counted = runs.clone();
         let mut settings = Settings::default();
         settings.max_attempts = 1;
-        let builder = Inbox::new(BILLING, PgConnection::pool(&database), Arc::new(feed.clone()), "q")
-            .on(move |tx: &mut PgConnection, payment: &Payment, _: &Context<'_>| {
-                PgConnection::credit(tx, "a", payment.cents)?;
-                let order = if payment.payment == "up" { ["1", "2"] } else { ["2", "1"] };
-                let first_runs = counted.fetch_add(1, Ordering::SeqCst) < 2;
-                tx.batch_execute(&format!("SELECT 1 FROM locked WHERE id = {} FOR UPDATE", order[0]))?;
-                if first_runs {
-                    both_hold_one.wait();
-                }
-                tx.batch_execute(&format!("SELECT 1 FROM locked WHERE id = {} FOR UPDATE", order[1]))?;
-                Ok(())
-            })
-            .settings(settings);
+        let builder =
+            Inbox::new(BILLING, PgConnection::pool(&database), Arc::new(feed.clone()), "q")
+                .on(move |tx: &mut PgConnection, payment: &Payment, _: &Context<'_>| {
+                    PgConnection::credit(tx, "a", payment.cents)?;
+                    let order = if payment.payment == "up" { ["1", "2"] } else { ["2", "1"] };
+                    let first_runs = counted.fetch_add(1, Ordering::SeqCst) < 2;
+                    tx.batch_execute(&format!(
+                        "SELECT 1 FROM locked WHERE id = {} FOR UPDATE",
+                        order[0]
+                    ))?;
+                    if first_runs {
+                        both_hold_one.wait();
+                    }
+                    tx.batch_execute(&format!(
+                        "SELECT 1 FROM locked WHERE id = {} FOR UPDATE",
+                        order[1]
+                    ))?;
+                    Ok(())
+                })
+                .settings(settings);
         let mut running = Running::start(builder);
         feed.deliver(&Payment::new("up", 1).message());
         feed.deliver(&Payment::new("down", 2).message());
@@ -107,7 +117,8 @@ async fn a_busy_sqlite_is_waited_for_without_an_attempt() {
         settings.max_attempts = 1;
         settings.reconnect = Duration::from_millis(5);
         settings.hold = Duration::from_millis(50);
-        let mut running = Running::start(crediting(db, Arc::new(feed.clone()), "q").settings(settings));
+        let mut running =
+            Running::start(crediting(db, Arc::new(feed.clone()), "q").settings(settings));
         let mut other = SqliteConnection::connection(&database);
         other.batch_execute("BEGIN IMMEDIATE").expect("takes the write lock");
         feed.deliver(&Payment::new("p1", 1).message());

@@ -2,11 +2,13 @@
 //! of what is promised.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod a_bad_message_holds_only_itself;
 mod a_consumer_that_dies_between_commit_and_ack_applies_once;
 mod a_lost_connection_during_commit_is_decided_by_the_row;
 mod a_panicking_handler_is_parked_and_the_process_lives;
 mod a_relay_killed_at_any_moment_loses_nothing;
 mod a_wrong_start_names_cause_and_remedy_and_no_password;
+mod cut_connections_lose_nothing_and_hold_nothing;
 mod deadlocked_and_serialization_failures_are_retried_whole;
 mod five_processes_migrate_an_empty_database_at_once;
 mod no_committed_row_is_skipped_or_read_twice;

@@ -59,7 +59,9 @@ async fn scenario<C: Store, B: Broker + Clone>(corner: Corner<B>) {
     assert_eq!((row.duplicates, row.conflicts), (DELIVERIES as i64 - 1, 0));
     let (key, fingerprint) = (paid.message().operation_key(), row.fingerprint);
     let again = conn.write(|tx| {
-        inbox::once(tx, BILLING, &key, &fingerprint, |_| Ok::<_, Error>("another receipt".to_owned()))
+        inbox::once(tx, BILLING, &key, &fingerprint, |_| {
+            Ok::<_, Error>("another receipt".to_owned())
+        })
     });
     assert_eq!(again, Ok(Outcome::Duplicate("receipt for p1".to_owned())));
 
@@ -68,7 +70,10 @@ async fn scenario<C: Store, B: Broker + Clone>(corner: Corner<B>) {
     assert_eq!(consumers.endings(1).await, [parked(Reason::Conflict)]);
     assert_eq!(C::credits(conn, "a"), [50]);
     let rows = C::parked(conn);
-    assert_eq!(rows.iter().map(|row| row.message_id.clone()).collect::<Vec<_>>(), [Some(altered.id.to_string())]);
+    assert_eq!(
+        rows.iter().map(|row| row.message_id.clone()).collect::<Vec<_>>(),
+        [Some(altered.id.to_string())]
+    );
     assert!(ids.iter().any(|id| rows[0].detail.contains(&id.to_string())), "{}", rows[0].detail);
     assert_eq!(C::stored(conn, "p1").map(|row| row.conflicts), Some(1));
     consumers.stop().await;
@@ -88,7 +93,10 @@ impl Consumers {
         let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
         for _ in 0..CONSUMERS {
             let tell = tell.clone();
-            let inbox = new().observe(move |ended| drop(tell.send(ended.ending))).build().expect("builds");
+            let observed = new().observe(move |ended| {
+                let _ = tell.send(ended.ending);
+            });
+            let inbox = observed.build().expect("builds");
             let stopped = stop.clone().cancelled_owned();
             running.spawn(async { inbox.run(stopped).await.expect("stops well") });
         }

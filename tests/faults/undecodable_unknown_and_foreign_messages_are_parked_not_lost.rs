@@ -10,7 +10,8 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use message::name;
 use support::broker::{Corner, rabbitmq};
-use support::inbox::{Answer, Feed, Running, Store, crediting, parked};
+use support::feed::{Answer, Feed};
+use support::inbox::{Running, Store, crediting, parked};
 use transport::Delivery;
 
 const GOOD: &[u8] = br#"{"payment":"p1","account":"a","cents":50}"#;
@@ -43,7 +44,11 @@ fn all() -> Vec<Bad> {
         bad("another shape", Reason::Undecodable, b"[1,2,3]"),
         bad("NUL bytes", Reason::Undecodable, b"\0\0\0"),
         bad("no operation", Reason::NoOperation, br#"{"payment":"","account":"a","cents":50}"#),
-        bad("control characters", Reason::NoOperation, br#"{"payment":"p\u0000","account":"a","cents":50}"#),
+        bad(
+            "control characters",
+            Reason::NoOperation,
+            br#"{"payment":"p\u0000","account":"a","cents":50}"#,
+        ),
         Bad { headers: version("99"), ..bad("version 99", Reason::UnknownVersion, GOOD) },
         Bad { headers: version("0"), ..bad("version 0", Reason::UnknownVersion, GOOD) },
         Bad { headers: version("two"), ..bad("version two", Reason::UnknownVersion, GOOD) },
@@ -55,15 +60,20 @@ fn all() -> Vec<Bad> {
 
 /// Reasons and payloads of what is parked, each once.
 fn check<C: Store>(conn: &mut C) {
-    let expected: Vec<_> = all().iter().map(|bad| (bad.reason.as_str(), bad.payload.to_vec())).collect();
+    let expected: Vec<_> =
+        all().iter().map(|bad| (bad.reason.as_str(), bad.payload.to_vec())).collect();
     let rows = C::parked(conn);
-    let mut found: Vec<_> = rows.iter().map(|row| (row.reason.as_str(), row.payload.to_vec())).collect();
+    let mut found: Vec<_> =
+        rows.iter().map(|row| (row.reason.as_str(), row.payload.to_vec())).collect();
     let mut wanted = expected;
     wanted.sort();
     found.sort();
     assert_eq!(found, wanted);
     assert!(rows.iter().all(|row| row.deliveries == 1 && !row.detail.is_empty()));
-    let nul = rows.iter().find(|row| row.headers.get("nul\u{2400}").is_some()).expect("the NUL header is kept");
+    let nul = rows
+        .iter()
+        .find(|row| row.headers.get("nul\u{2400}").is_some())
+        .expect("the NUL header is kept");
     assert_eq!(nul.headers.get("nul\u{2400}"), Some("v\u{2400}"));
     assert!(rows.iter().any(|row| row.kind.as_deref() == Some("payment\u{2400}")));
     assert!(C::credits(conn, "a").is_empty());
@@ -72,12 +82,14 @@ fn check<C: Store>(conn: &mut C) {
 async fn by_hand<C: Store>() {
     let database = C::database();
     let feed = Feed::new();
-    let mut running = Running::start(crediting::<C>(C::pool(&database), Arc::new(feed.clone()), "q"));
+    let mut running =
+        Running::start(crediting::<C>(C::pool(&database), Arc::new(feed.clone()), "q"));
     for message in all() {
         let number = feed.deliver_raw(|delivery: &mut Delivery| {
             delivery.message_id = Some(format!("{}\0", message.what));
             delivery.kind = message.kind.map(str::to_owned);
-            delivery.headers = message.headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            delivery.headers =
+                message.headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
             delivery.payload = message.payload.into();
         });
         assert_eq!(running.next().await.ending, parked(message.reason), "{}", message.what);
@@ -118,11 +130,13 @@ async fn from_a_foreign_client_over_rabbitmq() {
                 properties = properties.with_type(kind.into());
             }
             let (to, options) = (exchange.as_str().into(), BasicPublishOptions::default());
-            let confirm = channel.basic_publish(to, "ok".into(), options, message.payload, properties);
+            let confirm =
+                channel.basic_publish(to, "ok".into(), options, message.payload, properties);
             confirm.await.expect("written").await.expect("confirmed");
             *expected.entry(message.reason.as_str()).or_insert(0) += 1;
         }
-        let inbox = crediting(PgConnection::pool(&database), Arc::new(corner.broker.clone()), &queue);
+        let inbox =
+            crediting(PgConnection::pool(&database), Arc::new(corner.broker.clone()), &queue);
         let mut running = Running::start(inbox);
         let mut found = BTreeMap::new();
         for ending in running.endings(all().len()).await {

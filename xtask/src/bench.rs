@@ -24,7 +24,8 @@ pub(crate) fn run(
     }
     install::ensure(&[Need::Libpq], signals)?;
     // Built first, so that the services have the machine to themselves afterwards.
-    let selection = ["--release", "--package", "counterfoil-benches", "--bin", name];
+    let program = format!("{PREFIX}{name}");
+    let selection = ["--release", "--package", "counterfoil-benches", "--bin", &program];
     shell::succeed(cargo("build").args(selection), signals)?;
     let services = Services::start(Durability::Durable, signals)?;
     let mut bench = cargo("run");
@@ -43,14 +44,19 @@ fn cargo(command: &str) -> Command {
     cargo
 }
 
-/// Programs in a folder: `name.rs`, or `name/main.rs`.
+/// What the programs' names begin with: without it the measurement of the relay and the relay itself
+/// would be the same file under `target`.
+const PREFIX: &str = "bench_";
+
+/// Measurements in a folder: `bench_name.rs`, or `bench_name/main.rs`.
 fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(dir)
         .with_context(|| format!("there are no measurements in {}", dir.display()))?;
     let program = |path: PathBuf| {
         let whole = path.extension().is_some_and(|extension| extension == "rs")
             || path.join("main.rs").is_file();
-        whole.then(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))?
+        let stem = path.file_stem()?.to_string_lossy().into_owned();
+        whole.then(|| stem.strip_prefix(PREFIX).map(str::to_owned))?
     };
     let mut names: Vec<_> = entries.flatten().filter_map(|entry| program(entry.path())).collect();
     names.sort();
@@ -64,9 +70,9 @@ mod tests {
     #[test]
     fn programs_are_files_or_folders_with_a_main() {
         let dir = std::env::temp_dir().join(format!("xtask-bench-{}", std::process::id()));
-        fs::create_dir_all(dir.join("path")).unwrap();
+        fs::create_dir_all(dir.join("bench_path")).unwrap();
         fs::create_dir_all(dir.join("notes")).unwrap();
-        for file in ["drain.rs", "path/main.rs", "readme.md"] {
+        for file in ["bench_drain.rs", "bench_path/main.rs", "other.rs", "bench_notes.md"] {
             fs::write(dir.join(file), "").unwrap();
         }
         let found = names(&dir);

@@ -1,0 +1,26 @@
+//! What an inbox is, on either database.
+
+mod broker;
+mod consumer;
+mod once;
+mod once_concurrent;
+mod parking;
+
+/// One test per scenario and database. A scenario is an async function over its connection type.
+macro_rules! on_both {
+    ($($scenario:ident),* $(,)?) => {
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $scenario() {
+                support::bounded(super::$scenario::<diesel::PgConnection>()).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $scenario() {
+                support::bounded(super::$scenario::<diesel::SqliteConnection>()).await;
+            })*
+        }
+    };
+}
+use on_both;
