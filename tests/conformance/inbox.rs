@@ -1,6 +1,7 @@
 //! What an inbox is, on either database.
 
 mod broker;
+mod building;
 mod consumer;
 mod once;
 mod once_concurrent;

@@ -152,6 +152,14 @@ pub(crate) async fn prefetch_bounds_what_a_consumer_holds(harness: &impl Harness
         small.receive().await.expect("a delivery"),
         smallest.receive().await.expect("a delivery"),
     ];
+    // Two messages are left, and not one is for those who hold their share.
+    for full in [&mut small, &mut smallest] {
+        tokio::select! {
+            biased;
+            beyond = full.receive() => panic!("beyond the prefetch: {beyond:?}"),
+            () = std::future::ready(()) => {}
+        }
+    }
     // Whoever comes later gets exactly the rest: nobody holds more than the prefetch.
     let mut rest = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
     let mut all = drain(&mut *rest, 2).await;

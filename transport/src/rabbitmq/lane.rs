@@ -1,0 +1,180 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lapin::Channel;
+use message::Message;
+
+use super::Inner;
+use super::batch::Batch;
+use super::connection::Link;
+use super::encode;
+use super::failure::{ChannelClosed, lost};
+use super::topology::look_up_exchange;
+use super::window::{Sent, send};
+use crate::{Lane, Unavailable, Verdict, telemetry};
+
+/// One channel in confirm mode on a connection of its own, owned by one task.
+pub(super) struct RabbitLane {
+    broker: Arc<Inner>,
+    // Empty while a batch is out and after one that failed or was abandoned half-way: confirms and
+    // returns of an unfinished window must never meet the next one.
+    wire: Option<Wire>,
+}
+
+/// What a lane publishes on.
+struct Wire {
+    link: Arc<Link>,
+    channel: Channel,
+    /// Exchanges seen to exist. A publish to a missing one costs the channel and the window.
+    known: HashSet<String>,
+    /// A batch is out.
+    busy: bool,
+}
+
+impl Wire {
+    async fn open(broker: &Inner) -> Result<Self, Unavailable> {
+        let link = broker.publishing.open(&broker.address, &broker.name).await?;
+        let channel = link.confirming_channel().await?;
+        Ok(Self { link, channel, known: HashSet::new(), busy: false })
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // A batch that timed out or was abandoned: the client would go on to send what it has queued,
+        // copies of messages that by then were sent again and followed by later ones.
+        if self.busy {
+            self.link.cut();
+        }
+    }
+}
+
+impl RabbitLane {
+    pub(super) async fn open(broker: Arc<Inner>) -> Result<Self, Unavailable> {
+        let wire = Wire::open(&broker).await?;
+        Ok(Self { broker, wire: Some(wire) })
+    }
+
+    async fn publish_all(&self, wire: &mut Wire, batch: &mut Batch<'_>) -> Result<(), Unavailable> {
+        let frame_max = wire.link.frame_max();
+        batch.refuse(|message| encode::check(message, frame_max));
+        for window in batch.windows(self.broker.window) {
+            let window = batch.unsettled(window);
+            refuse_missing_exchanges(wire, batch, &window).await?;
+            let window = batch.unsettled(window);
+            match send(&wire.link, &wire.channel, batch, &window).await? {
+                Sent::Settled(verdicts) => batch.settle(&window, verdicts),
+                Sent::ChannelClosed(closed) => self.isolate(wire, closed, batch, window).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends again what was in a window whose channel the broker closed, until each message has a
+    /// verdict of its own.
+    ///
+    /// Nothing of the window may be taken as confirmed, not even what had its ack: with confirms
+    /// outstanding, a return can still sit in the client's queue. The window is halved until the
+    /// offender is alone; one by one would take a confirm's latency for each innocent neighbour.
+    async fn isolate(
+        &self,
+        wire: &mut Wire,
+        closed: ChannelClosed,
+        batch: &mut Batch<'_>,
+        window: Vec<usize>,
+    ) -> Result<(), Unavailable> {
+        self.reopen(wire, &closed, window.len()).await?;
+        refuse_missing_exchanges(wire, batch, &window).await?;
+        let mut groups = vec![window];
+        while let Some(group) = groups.pop() {
+            let group = batch.unsettled(group);
+            match send(&wire.link, &wire.channel, batch, &group).await? {
+                Sent::Settled(verdicts) => batch.settle(&group, verdicts),
+                Sent::ChannelClosed(closed) => {
+                    self.reopen(wire, &closed, group.len()).await?;
+                    if let [offender] = group[..] {
+                        batch.blame(offender, closed.verdict());
+                    } else {
+                        let (front, back) = group.split_at(group.len() / 2);
+                        // Popped from the end: the front half goes first, so order is kept.
+                        groups.push(back.to_vec());
+                        groups.push(front.to_vec());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A new channel after the broker closed one over a window of `count` messages.
+    ///
+    /// After several the connection is replaced too. The client answers the close before it has
+    /// written what was still queued on the channel; the broker then ends the connection (504), at a
+    /// time of its own and possibly after it has opened the next channel. After a single message,
+    /// which the broker had read to the end, nothing is queued.
+    async fn reopen(
+        &self,
+        wire: &mut Wire,
+        closed: &ChannelClosed,
+        count: usize,
+    ) -> Result<(), Unavailable> {
+        telemetry::channel_closed("publish");
+        tracing::warn!(
+            code = closed.code,
+            text = closed.text,
+            count,
+            "the broker closed a channel while publishing"
+        );
+        if count == 1 {
+            wire.channel = wire.link.confirming_channel().await?;
+            wire.known.clear();
+        } else {
+            *wire = Wire::open(&self.broker).await?;
+            wire.busy = true;
+        }
+        Ok(())
+    }
+}
+
+async fn refuse_missing_exchanges(
+    wire: &mut Wire,
+    batch: &mut Batch<'_>,
+    window: &[usize],
+) -> Result<(), Unavailable> {
+    for exchange in batch.exchanges_not_in(&wire.known, window) {
+        match look_up_exchange(&wire.link, &exchange).await? {
+            Ok(()) => drop(wire.known.insert(exchange)),
+            Err(closed) => batch.refuse_exchange(&exchange, &closed.verdict()),
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Lane for RabbitLane {
+    async fn publish(&mut self, batch: &[Message]) -> Result<Vec<Verdict>, Unavailable> {
+        let Some(mut wire) = self.wire.take() else {
+            return Err(lost("this lane failed before or was abandoned; open a new one"));
+        };
+        wire.busy = true;
+        let mut batch = Batch::new(batch);
+        let after = self.broker.publish_timeout;
+        // One deadline over everything, because the caller's lease counts the whole call.
+        match tokio::time::timeout(after, self.publish_all(&mut wire, &mut batch)).await {
+            Ok(published) => published?,
+            Err(_) => {
+                let blocked = wire.link.blocked();
+                self.broker.publishing.set_blocked(blocked.clone());
+                return Err(match blocked {
+                    Some(reason) => Unavailable::Blocked { reason },
+                    None => Unavailable::Timeout { step: "publish", after },
+                });
+            }
+        }
+        self.broker.publishing.set_blocked(None);
+        wire.busy = false;
+        self.wire = Some(wire);
+        batch.verdicts().ok_or_else(|| lost("a message of the batch was left without a verdict"))
+    }
+}
