@@ -98,7 +98,13 @@ async fn publish_batch(channel: &Channel, exchange: &ShortString, batch: &[Ready
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let publishes = batch.iter().map(|ready| {
         let routing_key = ShortString::from("bench.message");
-        channel.basic_publish(exchange.clone(), routing_key, options, &ready.payload, ready.properties.clone())
+        channel.basic_publish(
+            exchange.clone(),
+            routing_key,
+            options,
+            &ready.payload,
+            ready.properties.clone(),
+        )
     });
     let confirms = try_join_all(publishes).await?;
     for confirmation in try_join_all(confirms).await? {

@@ -5,8 +5,8 @@ use db::Db;
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, RunQueryDsl, sql_query};
 use lapin::options::{
-    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
-    QueuePurgeOptions,
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ConnectionProperties, ExchangeKind};
@@ -35,7 +35,8 @@ impl Fixture {
     /// When a service is missing or refuses.
     pub async fn new() -> Result<Self> {
         let hint = "is not set: run `cargo xtask bench`, which starts the services";
-        let admin_url = std::env::var("DATABASE_URL").with_context(|| format!("DATABASE_URL {hint}"))?;
+        let admin_url =
+            std::env::var("DATABASE_URL").with_context(|| format!("DATABASE_URL {hint}"))?;
         let amqp_url = std::env::var("AMQP_URL").with_context(|| format!("AMQP_URL {hint}"))?;
         let name = format!("bench_{}", uuid::Uuid::now_v7().simple());
         PgConnection::establish(&admin_url)?.batch_execute(&format!("CREATE DATABASE {name}"))?;
@@ -44,16 +45,32 @@ impl Fixture {
         let database_url = String::from(url);
         migrations::run(&mut PgConnection::establish(&database_url)?)?;
 
-        let connection = lapin::Connection::connect(&amqp_url, ConnectionProperties::default()).await?;
+        let connection =
+            lapin::Connection::connect(&amqp_url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-        channel.exchange_declare(name.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default()).await?;
+        channel
+            .exchange_declare(
+                name.as_str().into(),
+                ExchangeKind::Topic,
+                durable,
+                FieldTable::default(),
+            )
+            .await?;
         let mut quorum = FieldTable::default();
         quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         let durable = QueueDeclareOptions { durable: true, ..Default::default() };
         channel.queue_declare(name.as_str().into(), durable, quorum).await?;
         let all = QueueBindOptions::default();
-        channel.queue_bind(name.as_str().into(), name.as_str().into(), "#".into(), all, FieldTable::default()).await?;
+        channel
+            .queue_bind(
+                name.as_str().into(),
+                name.as_str().into(),
+                "#".into(),
+                all,
+                FieldTable::default(),
+            )
+            .await?;
         Ok(Self { name, admin_url, database_url, amqp_url, channel })
     }
 
@@ -109,7 +126,10 @@ impl Fixture {
     /// # Errors
     /// When there were others than `expected`.
     pub async fn expect_in_queue(&self, expected: usize) -> Result<()> {
-        let found = self.channel.queue_purge(self.name.as_str().into(), QueuePurgeOptions::default()).await?;
+        let found = self
+            .channel
+            .queue_purge(self.name.as_str().into(), QueuePurgeOptions::default())
+            .await?;
         ensure!(found as usize == expected, "{found} messages in the queue instead of {expected}");
         Ok(())
     }
@@ -120,7 +140,9 @@ impl Fixture {
     /// When a service refuses.
     pub async fn remove(self) -> Result<()> {
         self.channel.queue_delete(self.name.as_str().into(), QueueDeleteOptions::default()).await?;
-        self.channel.exchange_delete(self.name.as_str().into(), ExchangeDeleteOptions::default()).await?;
+        self.channel
+            .exchange_delete(self.name.as_str().into(), ExchangeDeleteOptions::default())
+            .await?;
         PgConnection::establish(&self.admin_url)?
             .batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name))?;
         Ok(())

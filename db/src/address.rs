@@ -10,7 +10,9 @@ pub fn redacted(address: &str) -> String {
             format!("{}://{host}{port}{}", url.scheme(), url.path())
         }
         // libpq's keyword form can hold a password anywhere in it.
-        _ if address.contains('=') || address.contains('@') => "(keyword connection string)".to_owned(),
+        _ if address.contains('=') || address.contains('@') => {
+            "(keyword connection string)".to_owned()
+        }
         _ => address.to_owned(),
     }
 }

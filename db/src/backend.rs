@@ -26,5 +26,8 @@ pub trait Backend: Connection + R2D2Connection + Send + 'static {
     /// # Errors
     /// The work's error, or the database's in its form; then nothing is kept. When COMMIT itself
     /// fails its outcome can be unknown.
-    fn write<T, E: From<Error>>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E>;
+    fn write<T, E: From<Error>>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E>;
 }

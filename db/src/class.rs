@@ -33,7 +33,9 @@ pub fn classify(error: &Error) -> Class {
     };
     match kind {
         DatabaseErrorKind::SerializationFailure => Class::Contention,
-        DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::ReadOnlyTransaction => Class::Unavailable,
+        DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::ReadOnlyTransaction => {
+            Class::Unavailable
+        }
         DatabaseErrorKind::UnableToSendCommand => Class::Unavailable,
         _ => by_message(message),
     }
@@ -41,7 +43,12 @@ pub fn classify(error: &Error) -> Class {
 
 fn by_message(message: &str) -> Class {
     let any = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
-    if any(&["deadlock detected", "due to lock timeout", "database is locked", "database table is locked"]) {
+    if any(&[
+        "deadlock detected",
+        "due to lock timeout",
+        "database is locked",
+        "database table is locked",
+    ]) {
         Class::Contention
     } else if any(&[
         "terminating connection",

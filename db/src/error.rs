@@ -5,7 +5,9 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum OpenError {
     /// Nobody answers, or the file cannot be opened.
-    #[error("cannot reach the database {address}: {reason}; check that it runs and that host, port and name are right")]
+    #[error(
+        "cannot reach the database {address}: {reason}; check that it runs and that host, port and name are right"
+    )]
     Unreachable {
         /// Where, without user and password.
         address: String,
@@ -13,7 +15,9 @@ pub enum OpenError {
         reason: String,
     },
     /// The login was refused. Waiting does not cure it.
-    #[error("the database {address} refused the login: {reason}; check user, password and pg_hba.conf")]
+    #[error(
+        "the database {address} refused the login: {reason}; check user, password and pg_hba.conf"
+    )]
     LoginRefused {
         /// Where, without user and password.
         address: String,
@@ -21,7 +25,9 @@ pub enum OpenError {
         reason: String,
     },
     /// The address cannot be read. Waiting does not cure it.
-    #[error("not a usable database address: {reason}; use postgres://user:password@host:port/name or a path for SQLite")]
+    #[error(
+        "not a usable database address: {reason}; use postgres://user:password@host:port/name or a path for SQLite"
+    )]
     BadAddress {
         /// What is wrong with it.
         reason: String,
@@ -48,7 +54,9 @@ impl OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError<E> {
     /// No connection became free in time, or none could be opened.
-    #[error("no database connection within {after:?}: {reason}; raise the pool size if all are in use, else check the database")]
+    #[error(
+        "no database connection within {after:?}: {reason}; raise the pool size if all are in use, else check the database"
+    )]
     PoolExhausted {
         /// How long was waited.
         after: Duration,

@@ -17,7 +17,11 @@ pub struct Db<C: Backend> {
 
 impl<C: Backend> Clone for Db<C> {
     fn clone(&self) -> Self {
-        Self { pool: self.pool.clone(), address: self.address.clone(), settings: self.settings.clone() }
+        Self {
+            pool: self.pool.clone(),
+            address: self.address.clone(),
+            settings: self.settings.clone(),
+        }
     }
 }
 

@@ -13,7 +13,10 @@ impl Backend for PgConnection {
             return if address.contains('=') && !address.contains("://") {
                 Ok(address.to_owned())
             } else {
-                let reason = scrubbed("it is neither a postgres:// address nor keyword=value pairs", address);
+                let reason = scrubbed(
+                    "it is neither a postgres:// address nor keyword=value pairs",
+                    address,
+                );
                 Err(OpenError::BadAddress { reason })
             };
         };
@@ -59,7 +62,10 @@ impl Backend for PgConnection {
             .any(|text| message.contains(text))
     }
 
-    fn write<T, E: From<Error>>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+    fn write<T, E: From<Error>>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
         self.transaction(work)
     }
 }
@@ -71,7 +77,10 @@ mod tests {
     #[test]
     fn the_caller_s_parameters_win() {
         let settings = Settings::default();
-        let address = PgConnection::address("postgres://u:p@h/db?tcp_user_timeout=5&sslmode=require", &settings);
+        let address = PgConnection::address(
+            "postgres://u:p@h/db?tcp_user_timeout=5&sslmode=require",
+            &settings,
+        );
         let address = address.expect("valid");
         assert!(address.contains("tcp_user_timeout=5&"), "{address}");
         assert!(address.contains("sslmode=require"), "{address}");
@@ -81,7 +90,8 @@ mod tests {
     #[test]
     fn a_bad_address_is_refused_without_its_password() {
         for bad in ["mysql://u:canary@h/db", "postgres://u:canary@h:port/db", "u:canary@h"] {
-            let error = PgConnection::address(bad, &Settings::default()).expect_err(bad).to_string();
+            let error =
+                PgConnection::address(bad, &Settings::default()).expect_err(bad).to_string();
             assert!(!error.contains("canary"), "{error}");
         }
     }

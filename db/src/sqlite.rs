@@ -30,14 +30,22 @@ impl Backend for SqliteConnection {
 
     fn prepare(&mut self, settings: &Settings) -> Result<(), Error> {
         // busy_timeout first: the switch to WAL takes a lock that five starting processes all want.
-        self.batch_execute(&format!("PRAGMA busy_timeout = {}", settings.lock_timeout.as_millis()))?;
+        self.batch_execute(&format!(
+            "PRAGMA busy_timeout = {}",
+            settings.lock_timeout.as_millis()
+        ))?;
         // FULL: "committed" must survive a power cut, or the outbox would lose what it promised.
-        self.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")?;
+        self.batch_execute(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON",
+        )?;
         let found: Version = sql_query("SELECT sqlite_version() AS version").get_result(self)?;
         let mut parts = found.version.split('.').map(|part| part.parse().unwrap_or(0));
         let mut next = || parts.next().unwrap_or(0);
         if (next(), next(), next()) < OLDEST {
-            let text = format!("SQLite {} can lose commits; use the bundled one (3.51.3 or newer)", found.version);
+            let text = format!(
+                "SQLite {} can lose commits; use the bundled one (3.51.3 or newer)",
+                found.version
+            );
             return Err(Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)));
         }
         Ok(())
@@ -47,7 +55,10 @@ impl Backend for SqliteConnection {
         false
     }
 
-    fn write<T, E: From<Error>>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+    fn write<T, E: From<Error>>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
         // A deferred transaction that reads and then writes fails with BUSY whatever the timeout.
         self.immediate_transaction(work)
     }

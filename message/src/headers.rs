@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn foreign_values_become_text_and_nulls_go() {
-        let headers = Headers::from_json(r#"{"n":1,"t":"x","b":true,"o":{"a":[1]},"z":null}"#).expect("object");
+        let headers = Headers::from_json(r#"{"n":1,"t":"x","b":true,"o":{"a":[1]},"z":null}"#)
+            .expect("object");
         let all: Vec<_> = headers.iter().collect();
         assert_eq!(all, [("b", "true"), ("n", "1"), ("o", r#"{"a":[1]}"#), ("t", "x")]);
     }

@@ -35,7 +35,6 @@ mod fingerprint;
 mod headers;
 mod id;
 mod limits;
-#[expect(clippy::module_inception, reason = "the crate is named for what travels, the file for the type")]
 mod message;
 mod operation;
 mod trace;

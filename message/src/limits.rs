@@ -35,7 +35,9 @@ pub enum InvalidMessage {
         field: &'static str,
     },
     /// A name does not fit an AMQP short string.
-    #[error("{field} has {bytes} bytes, more than {MAX_NAME_BYTES}; shorten it (a hash of a long key is a key)")]
+    #[error(
+        "{field} has {bytes} bytes, more than {MAX_NAME_BYTES}; shorten it (a hash of a long key is a key)"
+    )]
     NameTooLong {
         /// Which name.
         field: &'static str,
@@ -57,19 +59,25 @@ pub enum InvalidMessage {
         name: String,
     },
     /// A header name begins with the prefix that is kept for this library.
-    #[error("header {name:?} uses the reserved prefix `counterfoil-`; use the named method or another prefix")]
+    #[error(
+        "header {name:?} uses the reserved prefix `counterfoil-`; use the named method or another prefix"
+    )]
     ReservedHeader {
         /// The header's name.
         name: String,
     },
     /// The headers do not fit one frame together.
-    #[error("headers take {bytes} bytes, more than {MAX_HEADER_BYTES}; move large values into the payload")]
+    #[error(
+        "headers take {bytes} bytes, more than {MAX_HEADER_BYTES}; move large values into the payload"
+    )]
     HeadersTooLarge {
         /// Their size as JSON.
         bytes: usize,
     },
     /// The payload is over the configured maximum.
-    #[error("payload has {bytes} bytes, more than {limit}; store it elsewhere and send a reference, or raise `Limits::max_payload_bytes`, the table's CHECK and the broker's max_message_size together")]
+    #[error(
+        "payload has {bytes} bytes, more than {limit}; store it elsewhere and send a reference, or raise `Limits::max_payload_bytes`, the table's CHECK and the broker's max_message_size together"
+    )]
     PayloadTooLarge {
         /// Its size.
         bytes: usize,
@@ -83,13 +91,17 @@ pub enum InvalidMessage {
         reason: String,
     },
     /// A payload declared as JSON is not.
-    #[error("the payload is declared as JSON and is not: {reason}; fix it or set another content type")]
+    #[error(
+        "the payload is declared as JSON and is not: {reason}; fix it or set another content type"
+    )]
     NotJson {
         /// What the decoder said.
         reason: String,
     },
     /// A trace parent that is not in W3C form.
-    #[error("{value:?} is not a W3C traceparent (version-traceid-parentid-flags in lower-case hexadecimal)")]
+    #[error(
+        "{value:?} is not a W3C traceparent (version-traceid-parentid-flags in lower-case hexadecimal)"
+    )]
     BadTraceParent {
         /// The refused text.
         value: String,

@@ -3,7 +3,9 @@
 #[non_exhaustive]
 pub enum MigrationFailed {
     /// The database refused a statement or could not be used.
-    #[error("the database refused: {0}; the role that migrates must own the schema or may CREATE in it")]
+    #[error(
+        "the database refused: {0}; the role that migrates must own the schema or may CREATE in it"
+    )]
     Database(#[from] diesel::result::Error),
     /// One migration failed.
     #[error("migration {name} failed: {source}")]
@@ -29,10 +31,14 @@ pub enum MigrationFailed {
 #[non_exhaustive]
 pub enum SchemaError {
     /// There are no tables of ours where the connection looks.
-    #[error("no Counterfoil tables on this connection's search path; run `relay migrate` (or migrations::run) on this database")]
+    #[error(
+        "no Counterfoil tables on this connection's search path; run `relay migrate` (or migrations::run) on this database"
+    )]
     Missing,
     /// Migrations are still to be run.
-    #[error("the schema is at version {found} and this build needs {needed}; run `relay migrate` with this release")]
+    #[error(
+        "the schema is at version {found} and this build needs {needed}; run `relay migrate` with this release"
+    )]
     Outdated {
         /// The newest version applied.
         found: String,
@@ -40,7 +46,9 @@ pub enum SchemaError {
         needed: String,
     },
     /// A newer release has changed the tables in a way this build cannot work with.
-    #[error("the schema is at version {found}, which needs at least the release of version {compatible_from}; this build is of {ours}: upgrade it")]
+    #[error(
+        "the schema is at version {found}, which needs at least the release of version {compatible_from}; this build is of {ours}: upgrade it"
+    )]
     TooNew {
         /// The newest version applied.
         found: String,

@@ -42,11 +42,13 @@ impl Migrate for PgConnection {
     fn stamps(&mut self) -> Result<Vec<Stamp>, Error> {
         // Asked first: a missing table would abort the transaction this runs in.
         let exists: Exists =
-            sql_query("SELECT to_regclass('counterfoil_schema') IS NOT NULL AS found").get_result(self)?;
+            sql_query("SELECT to_regclass('counterfoil_schema') IS NOT NULL AS found")
+                .get_result(self)?;
         if !exists.found {
             return Ok(Vec::new());
         }
-        sql_query("SELECT version, name, compatible_from FROM counterfoil_schema ORDER BY version").load(self)
+        sql_query("SELECT version, name, compatible_from FROM counterfoil_schema ORDER BY version")
+            .load(self)
     }
 
     fn step(

@@ -18,7 +18,8 @@ struct Exists {
 }
 
 impl Migrate for SqliteConnection {
-    fn embedded() -> Result<Vec<Box<dyn Migration<Sqlite>>>, Box<dyn std::error::Error + Send + Sync>> {
+    fn embedded()
+    -> Result<Vec<Box<dyn Migration<Sqlite>>>, Box<dyn std::error::Error + Send + Sync>> {
         SQLITE.migrations()
     }
 
@@ -38,7 +39,8 @@ impl Migrate for SqliteConnection {
         if exists.found == 0 {
             return Ok(Vec::new());
         }
-        sql_query("SELECT version, name, compatible_from FROM counterfoil_schema ORDER BY version").load(self)
+        sql_query("SELECT version, name, compatible_from FROM counterfoil_schema ORDER BY version")
+            .load(self)
     }
 
     fn step(

@@ -34,7 +34,10 @@ impl OutboxBackend for diesel::pg::Pg {
         crate::store::postgres::insert(conn, rows)
     }
 
-    fn serialize<C: LoadConnection<Backend = Self>>(conn: &mut C, ordering_key: &str) -> QueryResult<()> {
+    fn serialize<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        ordering_key: &str,
+    ) -> QueryResult<()> {
         crate::store::postgres::serialize(conn, ordering_key)
     }
 }
@@ -45,7 +48,10 @@ impl OutboxBackend for diesel::sqlite::Sqlite {
         crate::store::sqlite::insert(conn, rows)
     }
 
-    fn serialize<C: LoadConnection<Backend = Self>>(conn: &mut C, ordering_key: &str) -> QueryResult<()> {
+    fn serialize<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        ordering_key: &str,
+    ) -> QueryResult<()> {
         crate::store::sqlite::serialize(conn, ordering_key)
     }
 }

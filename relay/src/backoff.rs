@@ -31,7 +31,8 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
+        let backoff =
+            Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
         let waits: Vec<_> = (0..7).map(|n| backoff.exact(n).as_millis()).collect();
         assert_eq!(waits, [100, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(backoff.exact(u32::MAX), Duration::from_secs(1));
@@ -39,7 +40,8 @@ mod tests {
 
     #[test]
     fn jitter_takes_away_at_most_a_half() {
-        let backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
+        let backoff =
+            Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
         for _ in 0..1_000 {
             let wait = backoff.jittered(1);
             assert!(wait >= Duration::from_millis(50) && wait <= Duration::from_millis(100));

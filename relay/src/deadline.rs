@@ -39,7 +39,8 @@ mod tests {
 
     #[test]
     fn a_renewal_counts_from_when_it_was_asked_for() {
-        let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).expect("uptime of a minute");
+        let long_ago =
+            Instant::now().checked_sub(Duration::from_secs(60)).expect("uptime of a minute");
         let deadline = LeaseDeadline::new(long_ago, Duration::from_secs(20));
         assert!(deadline.passed());
         deadline.renewed(Instant::now());

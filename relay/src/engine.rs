@@ -51,7 +51,10 @@ enum After {
 
 impl<C: LogStore> Relay<C> {
     /// A relay from an outbox to a broker, with default settings.
-    #[expect(clippy::new_ret_no_self, reason = "what is required is given here, the rest to the builder")]
+    #[expect(
+        clippy::new_ret_no_self,
+        reason = "what is required is given here, the rest to the builder"
+    )]
     pub fn new(db: Db<C>, publisher: Arc<dyn Publisher>) -> RelayBuilder<C> {
         RelayBuilder { db, publisher, settings: Settings::default() }
     }
@@ -93,7 +96,11 @@ impl<C: LogStore> Relay<C> {
                 After::StandBy => failures = 0,
                 After::Wait => {
                     // A session that lasted was no failed attempt to connect.
-                    failures = if started.elapsed() > self.settings.reconnect.longest { 1 } else { failures + 1 };
+                    failures = if started.elapsed() > self.settings.reconnect.longest {
+                        1
+                    } else {
+                        failures + 1
+                    };
                     tokio::select! {
                         () = shutdown.asked() => return Ok(()),
                         () = tokio::time::sleep(self.settings.reconnect.jittered(failures)) => {}
@@ -112,10 +119,16 @@ impl<C: LogStore> Relay<C> {
         let cursor = || self.settings.cursor.clone();
         let mut session = match self.open(Until::Drained).await {
             Ok(session) => session,
-            Err(Opening::Busy { owner }) => return Err(RelayError::Held { cursor: cursor(), owner }),
+            Err(Opening::Busy { owner }) => {
+                return Err(RelayError::Held { cursor: cursor(), owner });
+            }
             Err(Opening::Schema(error)) => return Err(error.into()),
-            Err(Opening::Failed(SessionEnd::Database(error))) => return Err(RelayError::Database(error)),
-            Err(Opening::Failed(SessionEnd::Broker(error))) => return Err(RelayError::Unavailable(error)),
+            Err(Opening::Failed(SessionEnd::Database(error))) => {
+                return Err(RelayError::Database(error));
+            }
+            Err(Opening::Failed(SessionEnd::Broker(error))) => {
+                return Err(RelayError::Unavailable(error));
+            }
             Err(Opening::Failed(_)) => return Err(RelayError::LeaseLost { cursor: cursor() }),
         };
         let end = session.run(&mut Shutdown::on(std::future::pending())).await;
@@ -123,7 +136,9 @@ impl<C: LogStore> Relay<C> {
             (SessionEnd::Drained | SessionEnd::Shutdown | SessionEnd::ShutdownForced, totals) => {
                 Ok(Drained { confirmed: totals.confirmed, held: totals.held })
             }
-            (SessionEnd::LeaseLost | SessionEnd::LeaseExpired, _) => Err(RelayError::LeaseLost { cursor: cursor() }),
+            (SessionEnd::LeaseLost | SessionEnd::LeaseExpired, _) => {
+                Err(RelayError::LeaseLost { cursor: cursor() })
+            }
             (SessionEnd::Broker(error), _) => Err(RelayError::Unavailable(error)),
             (SessionEnd::Database(error), _) => Err(RelayError::Database(error)),
         }
@@ -131,7 +146,8 @@ impl<C: LogStore> Relay<C> {
 
     async fn open(&self, until: Until) -> Result<Session<C>, Opening> {
         let database = |error| Opening::Failed(SessionEnd::Database(error));
-        let checked = self.db.call(|conn| Ok::<_, Error>(migrations::check(conn))).await.map_err(database)?;
+        let checked =
+            self.db.call(|conn| Ok::<_, Error>(migrations::check(conn))).await.map_err(database)?;
         match checked {
             Ok(()) => {}
             Err(SchemaError::Database(error)) => return Err(database(CallError::Work(error))),
@@ -139,22 +155,29 @@ impl<C: LogStore> Relay<C> {
         }
         let asked = Instant::now();
         let Settings { cursor, owner, lease: ttl, .. } = (*self.settings).clone();
-        let claim = self.db.call(move |conn| conn.claim(&cursor, &owner, ttl)).await.map_err(database)?;
+        let claim =
+            self.db.call(move |conn| conn.claim(&cursor, &owner, ttl)).await.map_err(database)?;
         let (lease, position) = match claim {
             Claim::Taken(lease, position) => (lease, position),
             Claim::Busy { owner, .. } => return Err(Opening::Busy { owner }),
         };
         let deadline = LeaseDeadline::new(asked, ttl);
         let held_keys = HeldKeys::default();
-        let lanes = match Lanes::open(&self.publisher, self.settings.lanes, &deadline, &held_keys).await {
-            Ok(lanes) => lanes,
-            Err(error) => {
-                // Another relay may reach the broker.
-                let _ = self.db.call(move |conn| conn.release(&lease)).await;
-                return Err(Opening::Failed(SessionEnd::Broker(error)));
-            }
-        };
-        tracing::info!(cursor = lease.cursor, epoch = lease.epoch, seq = position.seq(), "relaying");
+        let lanes =
+            match Lanes::open(&self.publisher, self.settings.lanes, &deadline, &held_keys).await {
+                Ok(lanes) => lanes,
+                Err(error) => {
+                    // Another relay may reach the broker.
+                    let _ = self.db.call(move |conn| conn.release(&lease)).await;
+                    return Err(Opening::Failed(SessionEnd::Broker(error)));
+                }
+            };
+        tracing::info!(
+            cursor = lease.cursor,
+            epoch = lease.epoch,
+            seq = position.seq(),
+            "relaying"
+        );
         Ok(Session {
             db: self.db.clone(),
             settings: self.settings.clone(),
@@ -197,7 +220,9 @@ impl<C: LogStore> Relay<C> {
         match end {
             SessionEnd::Shutdown | SessionEnd::Drained => Ok(After::Stop),
             SessionEnd::ShutdownForced => {
-                tracing::warn!("stopped before everything in flight was settled; it is published again");
+                tracing::warn!(
+                    "stopped before everything in flight was settled; it is published again"
+                );
                 Ok(After::Stop)
             }
             SessionEnd::LeaseLost => {
@@ -205,10 +230,15 @@ impl<C: LogStore> Relay<C> {
                 Ok(After::StandBy)
             }
             SessionEnd::LeaseExpired => {
-                tracing::warn!(cursor = self.settings.cursor, "lease not renewed in time; claiming anew");
+                tracing::warn!(
+                    cursor = self.settings.cursor,
+                    "lease not renewed in time; claiming anew"
+                );
                 Ok(After::Wait)
             }
-            SessionEnd::Broker(error) if error.needs_operator() && !ever_connected => Err(RelayError::Broker(error)),
+            SessionEnd::Broker(error) if error.needs_operator() && !ever_connected => {
+                Err(RelayError::Broker(error))
+            }
             SessionEnd::Broker(error) => {
                 tracing::warn!(%error, "broker unavailable; nothing is lost, trying again");
                 Ok(After::Wait)
@@ -266,7 +296,8 @@ impl<C: LogStore> RelayBuilder<C> {
             return Err(SettingsError {
                 setting: "acquire_timeout",
                 value: format!("{acquire:?}"),
-                reason: "a renewal could wait for a connection until the lease has ended".to_owned(),
+                reason: "a renewal could wait for a connection until the lease has ended"
+                    .to_owned(),
                 remedy: format!("make it less than the lease ({:?})", settings.lease),
             });
         }

@@ -22,7 +22,9 @@ pub enum RelayError {
     #[error("the outbox tables changed under the relay: {0}; run `relay migrate` and start again")]
     SchemaChanged(#[source] Error),
     /// The relay's role may not do its work.
-    #[error("the database role lacks a right: {0}; grant SELECT on outbox_messages and its sequence, and SELECT, INSERT, UPDATE, DELETE on outbox_cursors and outbox_holds")]
+    #[error(
+        "the database role lacks a right: {0}; grant SELECT on outbox_messages and its sequence, and SELECT, INSERT, UPDATE, DELETE on outbox_cursors and outbox_holds"
+    )]
     Denied(#[source] Error),
     /// The database failed. Only from [`Relay::run_once`](crate::Relay::run_once); `run` waits.
     #[error("the database failed: {0}")]
@@ -32,7 +34,9 @@ pub enum RelayError {
     Unavailable(Unavailable),
     /// Another relay holds the cursor. Only from [`Relay::run_once`](crate::Relay::run_once); `run`
     /// stands by.
-    #[error("cursor {cursor:?} is held by {owner}; stop that relay, wait for its lease to end, or use another cursor")]
+    #[error(
+        "cursor {cursor:?} is held by {owner}; stop that relay, wait for its lease to end, or use another cursor"
+    )]
     Held {
         /// The cursor.
         cursor: String,

@@ -13,7 +13,9 @@ use crate::telemetry::Counters;
 /// How a round over the held messages ended.
 pub(crate) enum Round {
     /// Some were tried; whether any key may be free again.
-    Tried { freed: bool },
+    Tried {
+        freed: bool,
+    },
     LeaseLost,
 }
 
@@ -36,7 +38,8 @@ pub(crate) async fn finish<C: LogStore>(
         .map(|seq| Held::Published { seq })
         .chain(holds.into_iter().map(Held::Still))
         .collect();
-    let advance = db.call(move |conn| conn.settle(&lease, &results)).await.map_err(RoundError::Database)?;
+    let advance =
+        db.call(move |conn| conn.settle(&lease, &results)).await.map_err(RoundError::Database)?;
     Ok(match advance {
         Advance::Done => Round::Tried { freed },
         Advance::LeaseLost => Round::LeaseLost,
@@ -50,7 +53,10 @@ pub(crate) enum RoundError {
 }
 
 /// The held messages that are due now.
-pub(crate) async fn due<C: LogStore>(db: Db<C>, settings: Arc<Settings>) -> Result<Vec<Due>, CallError<Error>> {
+pub(crate) async fn due<C: LogStore>(
+    db: Db<C>,
+    settings: Arc<Settings>,
+) -> Result<Vec<Due>, CallError<Error>> {
     let limit = ReadLimit { rows: settings.chunk_rows, bytes: settings.chunk_bytes };
     db.call(move |conn| conn.due(&settings.cursor, limit)).await
 }

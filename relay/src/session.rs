@@ -131,7 +131,10 @@ impl Flow {
 
 impl<C: LogStore> Session<C> {
     /// Works until something ends the session. On return nothing of it runs on.
-    pub(crate) async fn run(&mut self, shutdown: &mut Shutdown<impl Future<Output = ()>>) -> SessionEnd {
+    pub(crate) async fn run(
+        &mut self,
+        shutdown: &mut Shutdown<impl Future<Output = ()>>,
+    ) -> SessionEnd {
         let mut give_up = Timer::now();
         self.flow.next_renewal = Timer::now() + self.settings.lease / 3;
         loop {
@@ -148,8 +151,10 @@ impl<C: LogStore> Session<C> {
             // Only what could start when its time comes is waited for: a timer in the past would spin.
             let room = flow.in_flight.len() < self.settings.chunks_in_flight;
             let may_read = !flow.stopping && !flow.keys_stale && flow.reading.is_none() && room;
-            let may_look =
-                !flow.stopping && !flow.keys_stale && flow.looking.is_none() && flow.retrying.is_none();
+            let may_look = !flow.stopping
+                && !flow.keys_stale
+                && flow.looking.is_none()
+                && flow.retrying.is_none();
             let step = tokio::select! {
                 biased;
                 () = shutdown.asked(), if !flow.stopping => {
@@ -188,15 +193,22 @@ impl<C: LogStore> Session<C> {
         }
         if flow.keys_stale && flow.idle() {
             let (db, cursor) = (self.db.clone(), self.settings.cursor.clone());
-            flow.loading_keys = Some(Box::pin(async move { db.call(move |conn| conn.held_keys(&cursor)).await }));
+            flow.loading_keys =
+                Some(Box::pin(async move { db.call(move |conn| conn.held_keys(&cursor)).await }));
         }
         let room = flow.in_flight.len() < self.settings.chunks_in_flight;
         if flow.reading.is_none() && room && !flow.keys_stale && now >= flow.next_read {
             let (db, from) = (self.db.clone(), flow.position.clone());
-            let limit = ReadLimit { rows: self.settings.chunk_rows, bytes: self.settings.chunk_bytes };
-            flow.reading = Some(Box::pin(async move { db.call(move |conn| conn.read(&from, limit)).await }));
+            let limit =
+                ReadLimit { rows: self.settings.chunk_rows, bytes: self.settings.chunk_bytes };
+            flow.reading =
+                Some(Box::pin(async move { db.call(move |conn| conn.read(&from, limit)).await }));
         }
-        if flow.looking.is_none() && flow.retrying.is_none() && now >= flow.next_look && !flow.keys_stale {
+        if flow.looking.is_none()
+            && flow.retrying.is_none()
+            && now >= flow.next_look
+            && !flow.keys_stale
+        {
             flow.next_look = now + self.settings.poll_holds;
             flow.looking = Some(Box::pin(holds::due(self.db.clone(), self.settings.clone())));
         }
@@ -213,7 +225,8 @@ impl<C: LogStore> Session<C> {
         if chunk.entries.is_empty() {
             flow.empty_reads = flow.empty_reads.saturating_add(1);
             let wait = self.settings.poll_busy.saturating_mul(1 << flow.empty_reads.min(16));
-            flow.next_read = if chunk.exhausted { now + wait.min(self.settings.poll_idle) } else { now };
+            flow.next_read =
+                if chunk.exhausted { now + wait.min(self.settings.poll_idle) } else { now };
             return Ok(());
         }
         flow.empty_reads = 0;
@@ -243,7 +256,10 @@ impl<C: LogStore> Session<C> {
         self.flow.totals.held += holds.len() as u64;
         if holds.iter().any(|hold| hold.reason != outbox::reader::HoldReason::Delayed) {
             // A key may have been refused by a lane that does not know of one put aside here.
-            holds.iter().filter_map(|hold| hold.ordering_key.as_deref()).for_each(|key| self.held_keys.add(key));
+            holds
+                .iter()
+                .filter_map(|hold| hold.ordering_key.as_deref())
+                .for_each(|key| self.held_keys.add(key));
         }
         let lease = self.lease.clone();
         self.flow.next_renewal = Timer::now() + self.settings.lease / 3;

@@ -64,9 +64,15 @@ impl Default for Settings {
             poll_busy: Duration::from_millis(10),
             poll_idle: Duration::from_millis(100),
             poll_holds: Duration::from_millis(500),
-            hold_backoff: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) },
+            hold_backoff: Backoff {
+                first: Duration::from_secs(1),
+                longest: Duration::from_secs(300),
+            },
             max_attempts: 20,
-            reconnect: Backoff { first: Duration::from_millis(100), longest: Duration::from_millis(1_500) },
+            reconnect: Backoff {
+                first: Duration::from_millis(100),
+                longest: Duration::from_millis(1_500),
+            },
             shutdown_timeout: Duration::from_secs(15),
         }
     }
@@ -101,13 +107,22 @@ impl Settings {
     ///
     /// # Errors
     /// The first [`SettingsError`] found.
-    pub fn validate(&self, heartbeat: Option<Duration>, publish_timeout: Duration) -> Result<(), SettingsError> {
+    pub fn validate(
+        &self,
+        heartbeat: Option<Duration>,
+        publish_timeout: Duration,
+    ) -> Result<(), SettingsError> {
         let refuse = |setting, value: String, reason: &str, remedy: String| {
             Err(SettingsError { setting, value, reason: reason.to_owned(), remedy })
         };
         for (setting, value) in [("cursor", &self.cursor), ("owner", &self.owner)] {
             if let Err(error) = message::check_name(setting, value) {
-                return refuse(setting, format!("{value:?}"), "it is not a name", error.to_string());
+                return refuse(
+                    setting,
+                    format!("{value:?}"),
+                    "it is not a name",
+                    error.to_string(),
+                );
             }
         }
         for (setting, value) in [
@@ -118,7 +133,12 @@ impl Settings {
             ("chunk_bytes", usize::try_from(self.chunk_bytes).unwrap_or(usize::MAX)),
         ] {
             if value == 0 {
-                return refuse(setting, "0".to_owned(), "nothing would ever be sent", "use 1 or more".to_owned());
+                return refuse(
+                    setting,
+                    "0".to_owned(),
+                    "nothing would ever be sent",
+                    "use 1 or more".to_owned(),
+                );
             }
         }
         for (setting, value) in [
@@ -141,7 +161,9 @@ impl Settings {
                 "lease",
                 format!("{:?}", self.lease),
                 "a frozen holder's connection could outlive its lease and publish beside its successor",
-                format!("make it more than two heartbeats ({heartbeat:?} each), or lower the heartbeat"),
+                format!(
+                    "make it more than two heartbeats ({heartbeat:?} each), or lower the heartbeat"
+                ),
             );
         }
         if self.lease <= publish_timeout {
@@ -180,7 +202,8 @@ mod tests {
     #[test]
     fn the_lease_must_outlast_a_publish_and_the_text_says_how() {
         let settings = Settings { lease: Duration::from_secs(8), ..Settings::default() };
-        let error = settings.validate(None, Duration::from_secs(8)).expect_err("refused").to_string();
+        let error =
+            settings.validate(None, Duration::from_secs(8)).expect_err("refused").to_string();
         assert!(error.contains("lease = 8s") && error.contains("publish timeout (8s)"), "{error}");
     }
 }

@@ -10,7 +10,9 @@ use crate::telemetry::Counters;
 /// Rows that cannot be published now, by what they are: delayed or not a message at all.
 pub(crate) fn unpublishable(entry: &Entry) -> Option<Hold> {
     let (reason, result) = match &entry.defect {
-        Some(defect) => (HoldReason::Poison, HoldResult::Dead { attempts: 0, error: defect.clone() }),
+        Some(defect) => {
+            (HoldReason::Poison, HoldResult::Dead { attempts: 0, error: defect.clone() })
+        }
         None if entry.delayed => (HoldReason::Delayed, HoldResult::UntilDue),
         None => return None,
     };

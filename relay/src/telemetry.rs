@@ -71,10 +71,20 @@ impl Counters {
                 HoldResult::Dead { .. } => {
                     counter!("counterfoil_relay_dead_total", "cursor" => self.cursor.clone(), "reason" => reason)
                         .increment(1);
-                    tracing::error!(seq = hold.seq, reason, "message is dead and waits for an operator");
+                    tracing::error!(
+                        seq = hold.seq,
+                        reason,
+                        "message is dead and waits for an operator"
+                    );
                 }
                 HoldResult::Again { attempts, error, .. } => {
-                    tracing::warn!(seq = hold.seq, reason, attempts, error, "message refused; held and tried again");
+                    tracing::warn!(
+                        seq = hold.seq,
+                        reason,
+                        attempts,
+                        error,
+                        "message refused; held and tried again"
+                    );
                 }
                 HoldResult::UntilDue | HoldResult::UntilFirst => {
                     tracing::debug!(seq = hold.seq, reason, "message held");

@@ -82,7 +82,10 @@ fn an_enqueue_outside_a_transaction_is_refused<S: Store>() {
 fn what_is_enqueued_is_read_as_it_was<S: Store>() {
     let database = S::database();
     let mut conn = S::connect(&database);
-    let trace = TraceContext::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Some("a=b".into()));
+    let trace = TraceContext::new(
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        Some("a=b".into()),
+    );
     let draft = Draft::of(&Fact::of("ключ", 7))
         .exchange("x".repeat(255))
         .routing_key("")
@@ -148,8 +151,11 @@ fn a_limit_of_rows_and_of_bytes_is_kept<S: Store>() {
     let (_, mut position) = claim(&mut conn, "me", TTL);
     let mut sizes = Vec::new();
     let mut read = Vec::new();
-    for limit in [ReadLimit { rows: 2, bytes: 1 << 20 }, ReadLimit { rows: 100, bytes: 6_000 }, ReadLimit { rows: 100, bytes: 1 }]
-    {
+    for limit in [
+        ReadLimit { rows: 2, bytes: 1 << 20 },
+        ReadLimit { rows: 100, bytes: 6_000 },
+        ReadLimit { rows: 100, bytes: 1 },
+    ] {
         let chunk = conn.read(&position, limit).expect("reads");
         sizes.push((chunk.entries.len(), chunk.exhausted));
         read.extend(numbers(&chunk));
@@ -238,7 +244,8 @@ fn the_same_id_is_stored_once<S: Store>() {
     let mut conn = S::connect(&database);
     let id = MessageId::new();
     conn.write(|tx| Draft::of(&Fact::keyless(1)).id(id).enqueue(tx)).expect("enqueues");
-    let again = conn.write(|tx| Draft::of(&Fact::keyless(1)).id(id).enqueue(tx)).expect_err("refused");
+    let again =
+        conn.write(|tx| Draft::of(&Fact::keyless(1)).id(id).enqueue(tx)).expect_err("refused");
     assert!(matches!(again, EnqueueError::AlreadyEnqueued { id: named } if named == id), "{again}");
 }
 
@@ -254,7 +261,9 @@ fn a_missing_table_is_named_with_its_remedy<S: Store>() {
 fn serialized_needs_a_key<S: Store>() {
     let database = S::database();
     let mut conn = S::connect(&database);
-    let error = conn.write(|tx| Draft::of(&Fact::keyless(1)).serialized().enqueue(tx)).expect_err("refused");
+    let error = conn
+        .write(|tx| Draft::of(&Fact::keyless(1)).serialized().enqueue(tx))
+        .expect_err("refused");
     assert!(matches!(error, EnqueueError::NothingToSerialize), "{error}");
     conn.write(|tx| Draft::of(&Fact::of("k", 1)).serialized().enqueue(tx)).expect("enqueues");
 }
@@ -275,10 +284,18 @@ fn a_lease_has_one_holder_and_fences_the_last_one<S: Store>() {
     assert_eq!(conn.release(&first).expect("writes"), Advance::Done);
     let (second, _) = claim(&mut conn, "second", TTL);
     assert!(second.epoch > first.epoch);
-    let hold = Hold { seq: 1, ordering_key: None, reason: HoldReason::Nacked, result: HoldResult::UntilFirst };
+    let hold = Hold {
+        seq: 1,
+        ordering_key: None,
+        reason: HoldReason::Nacked,
+        result: HoldResult::UntilFirst,
+    };
     assert_eq!(conn.advance(&first, &position, &[]).expect("writes"), Advance::LeaseLost);
     assert_eq!(conn.advance(&first, &position, &[hold]).expect("writes"), Advance::LeaseLost);
-    assert_eq!(conn.settle(&first, &[Held::Published { seq: 1 }]).expect("writes"), Advance::LeaseLost);
+    assert_eq!(
+        conn.settle(&first, &[Held::Published { seq: 1 }]).expect("writes"),
+        Advance::LeaseLost
+    );
     assert_eq!(conn.renew(&first).expect("writes"), Advance::LeaseLost);
     assert_eq!(conn.release(&first).expect("writes"), Advance::LeaseLost);
     assert_eq!(conn.renew(&second).expect("writes"), Advance::Done);
@@ -311,7 +328,8 @@ fn the_cursor_goes_on_where_it_was_advanced_to<S: Store>() {
 fn held_messages_come_back_first_of_their_key_first<S: Store>() {
     let database = S::database();
     let mut conn = S::connect(&database);
-    let facts = [Fact::of("a", 1), Fact::of("a", 2), Fact::of("b", 3), Fact::keyless(4), Fact::keyless(5)];
+    let facts =
+        [Fact::of("a", 1), Fact::of("a", 2), Fact::of("b", 3), Fact::keyless(4), Fact::keyless(5)];
     enqueue_facts::<S>(&mut conn, &facts);
     let (lease, position) = claim(&mut conn, "me", TTL);
     let chunk = conn.read(&position, LIMIT).expect("reads");
@@ -342,13 +360,20 @@ fn held_messages_come_back_first_of_their_key_first<S: Store>() {
     };
     let mut first = due(&mut conn);
     first.sort_unstable_by_key(|due| due.0);
-    assert_eq!(first, [(seqs[0], 1, HoldReason::Unroutable), (seqs[4], 1, HoldReason::ExchangeMissing)]);
+    assert_eq!(
+        first,
+        [(seqs[0], 1, HoldReason::Unroutable), (seqs[4], 1, HoldReason::ExchangeMissing)]
+    );
 
-    let results = [Held::Published { seq: seqs[0] }, Held::Still(hold(4, HoldReason::Nacked, again(TTL)))];
+    let results =
+        [Held::Published { seq: seqs[0] }, Held::Still(hold(4, HoldReason::Nacked, again(TTL)))];
     assert_eq!(conn.settle(&lease, &results).expect("writes"), Advance::Done);
     // What was behind is first of its key now; the keyless one waits again.
     assert_eq!(due(&mut conn), [(seqs[1], 0, HoldReason::Behind)]);
-    assert_eq!(conn.settle(&lease, &[Held::Published { seq: seqs[1] }]).expect("writes"), Advance::Done);
+    assert_eq!(
+        conn.settle(&lease, &[Held::Published { seq: seqs[1] }]).expect("writes"),
+        Advance::Done
+    );
     assert_eq!(due(&mut conn), []);
     assert_eq!(conn.held_keys("c").expect("reads"), ["b"]);
 }
@@ -365,7 +390,10 @@ fn a_delayed_message_is_told_and_waits_for_its_time<S: Store>() {
     conn.write(|tx| outbox::enqueue_all(tx, drafts)).expect("enqueues");
     let (lease, position) = claim(&mut conn, "me", TTL);
     let chunk = conn.read(&position, LIMIT).expect("reads");
-    assert_eq!(chunk.entries.iter().map(|entry| entry.delayed).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(
+        chunk.entries.iter().map(|entry| entry.delayed).collect::<Vec<_>>(),
+        [true, false, true]
+    );
     let hold = Hold {
         seq: chunk.entries[0].seq,
         ordering_key: Some("k".into()),
@@ -376,8 +404,11 @@ fn a_delayed_message_is_told_and_waits_for_its_time<S: Store>() {
     assert!(conn.due("c", LIMIT).expect("reads").is_empty());
     // Nobody waits behind a message that only waits for its time.
     assert!(conn.held_keys("c").expect("reads").is_empty());
-    conn.batch_execute(&format!("UPDATE outbox_holds SET not_before = held_at WHERE seq = {}", chunk.entries[0].seq))
-        .expect("time passes");
+    conn.batch_execute(&format!(
+        "UPDATE outbox_holds SET not_before = held_at WHERE seq = {}",
+        chunk.entries[0].seq
+    ))
+    .expect("time passes");
     assert_eq!(conn.due("c", LIMIT).expect("reads").len(), 1);
 }
 

@@ -15,7 +15,9 @@ use support::database::Database;
 use support::events::Fact;
 use tokio::sync::oneshot;
 use transport::memory::MemoryBroker;
-use transport::{Binding, Exchange, ExchangeKind, Poison, Queue, QueueKind, Refusal, Topology, Verdict};
+use transport::{
+    Binding, Exchange, ExchangeKind, Poison, Queue, QueueKind, Refusal, Topology, Verdict,
+};
 
 trait Store: LogStore + LoadConnection<Backend: OutboxBackend> {
     fn database() -> Database;
@@ -68,8 +70,12 @@ impl<C: Store> Path<C> {
         broker.record_published();
         let exchange = Exchange { name: "events".into(), kind: ExchangeKind::Fanout };
         broker.declare_exchange(&exchange).await.expect("declares");
-        broker.declare_queue(&Queue { kind: QueueKind::Classic, ..Queue::new("all") }).await.expect("declares");
-        let binding = Binding { exchange: "events".into(), queue: "all".into(), routing_key: String::new() };
+        broker
+            .declare_queue(&Queue { kind: QueueKind::Classic, ..Queue::new("all") })
+            .await
+            .expect("declares");
+        let binding =
+            Binding { exchange: "events".into(), queue: "all".into(), routing_key: String::new() };
         broker.bind(&binding).await.expect("binds");
         Self { db: C::pool(&database), broker, _database: database }
     }
@@ -78,14 +84,18 @@ impl<C: Store> Path<C> {
         let mut settings = Settings::default();
         settings.lease = Duration::from_secs(60);
         settings.chunk_rows = 7;
-        settings.hold_backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(1) };
+        settings.hold_backoff =
+            Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(1) };
         settings.max_attempts = 3;
         settings
     }
 
     fn relay(&self) -> Relay<C> {
         let broker = self.broker.clone().with_publish_timeout(Duration::from_secs(20));
-        Relay::new(self.db.clone(), Arc::new(broker)).settings(Self::settings()).build().expect("valid")
+        Relay::new(self.db.clone(), Arc::new(broker))
+            .settings(Self::settings())
+            .build()
+            .expect("valid")
     }
 
     async fn run_once(&self) -> Drained {
@@ -93,7 +103,10 @@ impl<C: Store> Path<C> {
     }
 
     async fn enqueue(&self, drafts: Vec<Draft>) {
-        self.db.call(|conn| conn.write(|tx| outbox::enqueue_all(tx, drafts))).await.expect("enqueues");
+        self.db
+            .call(|conn| conn.write(|tx| outbox::enqueue_all(tx, drafts)))
+            .await
+            .expect("enqueues");
     }
 
     async fn enqueue_facts(&self, key: &str, numbers: std::ops::RangeInclusive<i64>) {
@@ -117,7 +130,9 @@ impl<C: Store> Path<C> {
 
     async fn held(&self) -> Vec<(String, u32)> {
         let due = self.db.call(|conn| {
-            conn.batch_execute("UPDATE outbox_holds SET not_before = held_at WHERE reason <> 'delayed'")?;
+            conn.batch_execute(
+                "UPDATE outbox_holds SET not_before = held_at WHERE reason <> 'delayed'",
+            )?;
             conn.due("relay", outbox::reader::ReadLimit { rows: 100, bytes: 1 << 20 })
         });
         let due = due.await.expect("reads");
@@ -125,7 +140,10 @@ impl<C: Store> Path<C> {
     }
 }
 
-fn refuse(operation: &'static str, verdict: Verdict) -> impl Fn(&Message) -> Option<Verdict> + Send + Sync {
+fn refuse(
+    operation: &'static str,
+    verdict: Verdict,
+) -> impl Fn(&Message) -> Option<Verdict> + Send + Sync {
     move |message| (message.operation == operation).then(|| verdict.clone())
 }
 
@@ -140,7 +158,8 @@ async fn everything_committed_arrives_in_order_of_its_key<C: Store>() {
     assert_eq!(path.run_once().await, Drained { confirmed: 40, held: 0 });
     let published = path.published();
     for key in ["a", "b"] {
-        let of_key: Vec<_> = published.iter().filter(|operation| operation.starts_with(key)).cloned().collect();
+        let of_key: Vec<_> =
+            published.iter().filter(|operation| operation.starts_with(key)).cloned().collect();
         assert_eq!(of_key, (1..=20).map(|n| format!("{key}-{n}")).collect::<Vec<_>>());
     }
     // And once: the cursor is behind them.
@@ -162,7 +181,8 @@ async fn a_refused_message_is_held_and_its_key_waits_behind_it<C: Store>() {
     assert_eq!(path.held().await, [("unroutable".to_owned(), 2)]);
     path.broker.clear_script();
     path.run_once().await;
-    let of_a: Vec<_> = path.published().into_iter().filter(|operation| operation.starts_with('a')).collect();
+    let of_a: Vec<_> =
+        path.published().into_iter().filter(|operation| operation.starts_with('a')).collect();
     assert_eq!(of_a, ["a-1", "a-2", "a-3", "a-4"]);
     // The key is free again.
     path.enqueue_facts("a", 5..=5).await;
@@ -181,7 +201,8 @@ async fn after_its_attempts_a_refused_message_is_dead_and_stays<C: Store>() {
     }
     assert!(path.held().await.is_empty(), "dead ones are not due");
     path.broker.clear_script();
-    let dead = path.count("outbox_holds WHERE state = 'dead' AND attempts = 3 AND last_error <> ''").await;
+    let dead =
+        path.count("outbox_holds WHERE state = 'dead' AND attempts = 3 AND last_error <> ''").await;
     assert_eq!(dead, 1);
     assert_eq!(path.run_once().await, Drained { confirmed: 0, held: 0 });
     assert_eq!(path.published(), ["keyless-2"]);
@@ -189,7 +210,8 @@ async fn after_its_attempts_a_refused_message_is_dead_and_stays<C: Store>() {
 
 async fn a_poison_message_is_dead_at_once_and_alone<C: Store>() {
     let path = Path::<C>::new().await;
-    let poison = Verdict::Poison(Poison::TooLarge { text: "PRECONDITION_FAILED - message size".into() });
+    let poison =
+        Verdict::Poison(Poison::TooLarge { text: "PRECONDITION_FAILED - message size".into() });
     path.broker.script(refuse("keyless-3", poison));
     path.enqueue((1..=10).map(|n| Draft::of(&Fact::keyless(n))).collect()).await;
     assert_eq!(path.run_once().await, Drained { confirmed: 9, held: 1 });
@@ -205,7 +227,8 @@ async fn a_missing_exchange_holds_its_messages_until_it_is_there<C: Store>() {
     assert_eq!(path.held().await, [("exchange_missing".to_owned(), 1)]);
     let exchange = Exchange { name: "nowhere".into(), kind: ExchangeKind::Fanout };
     path.broker.declare_exchange(&exchange).await.expect("declares");
-    let binding = Binding { exchange: "nowhere".into(), queue: "all".into(), routing_key: String::new() };
+    let binding =
+        Binding { exchange: "nowhere".into(), queue: "all".into(), routing_key: String::new() };
     path.broker.bind(&binding).await.expect("binds");
     path.run_once().await;
     assert_eq!(path.broker.depth("all"), 2);
@@ -240,7 +263,11 @@ async fn lost_confirms_repeat_the_same_messages<C: Store>() {
 async fn a_delayed_message_comes_when_it_is_due<C: Store>() {
     let path = Path::<C>::new().await;
     let hour = Duration::from_secs(3600);
-    path.enqueue(vec![Draft::of(&Fact::of("a", 1)).deliver_after(hour), Draft::of(&Fact::of("a", 2))]).await;
+    path.enqueue(vec![
+        Draft::of(&Fact::of("a", 1)).deliver_after(hour),
+        Draft::of(&Fact::of("a", 2)),
+    ])
+    .await;
     assert_eq!(path.run_once().await, Drained { confirmed: 1, held: 1 });
     assert_eq!(path.published(), ["a-2"]);
     path.sql("UPDATE outbox_holds SET not_before = held_at").await;
@@ -250,7 +277,11 @@ async fn a_delayed_message_comes_when_it_is_due<C: Store>() {
 
 async fn two_relays_do_not_work_one_cursor<C: Store>() {
     let path = Path::<C>::new().await;
-    let claim = path.db.call(|conn| conn.claim("relay", "another", Duration::from_secs(60))).await.expect("claims");
+    let claim = path
+        .db
+        .call(|conn| conn.claim("relay", "another", Duration::from_secs(60)))
+        .await
+        .expect("claims");
     let Claim::Taken(lease, _) = claim else { panic!("held") };
     let error = path.relay().run_once().await.expect_err("held");
     assert!(matches!(&error, RelayError::Held { owner, .. } if owner == "another"), "{error}");
@@ -274,7 +305,8 @@ async fn a_holder_that_lost_its_lease_advances_nothing<C: Store>() {
             })
             .await
         };
-        std::thread::scope(|scope| scope.spawn(|| runtime.block_on(steal)).join().expect("ends")).expect("steals");
+        std::thread::scope(|scope| scope.spawn(|| runtime.block_on(steal)).join().expect("ends"))
+            .expect("steals");
         None
     });
     let error = path.relay().run_once().await.expect_err("lost");
@@ -296,8 +328,16 @@ async fn shutdown_settles_what_is_in_flight_and_gives_the_lease_up<C: Store>() {
     let relay = path.relay();
     support::bounded(relay.run(async { drop(stopped.await) })).await.expect("stops");
     let pending = path.db.call(|conn| conn.pending("relay")).await.expect("counts");
-    assert_eq!(path.broker.depth("all") as i64 + pending, 50, "what was published is behind the cursor");
-    let claim = path.db.call(|conn| conn.claim("relay", "next", Duration::from_secs(1))).await.expect("claims");
+    assert_eq!(
+        path.broker.depth("all") as i64 + pending,
+        50,
+        "what was published is behind the cursor"
+    );
+    let claim = path
+        .db
+        .call(|conn| conn.claim("relay", "next", Duration::from_secs(1)))
+        .await
+        .expect("claims");
     assert!(matches!(claim, Claim::Taken(..)), "{claim:?}");
 }
 
@@ -309,7 +349,8 @@ async fn a_running_relay_outlives_the_broker<C: Store>() {
     for round in 0..3 {
         path.enqueue_facts("a", round * 10 + 1..=round * 10 + 10).await;
         let expected = (round as usize + 1) * 10;
-        support::eventually("the round has arrived", async || path.broker.depth("all") >= expected).await;
+        support::eventually("the round has arrived", async || path.broker.depth("all") >= expected)
+            .await;
         path.broker.disconnect();
         path.enqueue_facts("b", round..=round).await;
         path.broker.reconnect();
@@ -322,7 +363,10 @@ async fn a_running_relay_outlives_the_broker<C: Store>() {
 
 async fn a_schema_that_is_not_there_is_named<C: Store>() {
     let path = Path::<C>::new().await;
-    path.db.call(|conn| Ok::<_, migrations::MigrationFailed>(migrations::revert_all(conn)?.len())).await.expect("reverts");
+    path.db
+        .call(|conn| Ok::<_, migrations::MigrationFailed>(migrations::revert_all(conn)?.len()))
+        .await
+        .expect("reverts");
     let error = path.relay().run(std::future::pending()).await.expect_err("refused");
     assert!(matches!(error, RelayError::Schema(migrations::SchemaError::Missing)), "{error}");
 }

@@ -53,13 +53,19 @@ async fn and_tells_why() {
 
     let mut settings = Settings::default();
     settings.lease = Duration::from_secs(60);
-    settings.hold_backoff = Backoff { first: Duration::from_secs(600), longest: Duration::from_secs(600) };
-    let relay = Relay::new(database.pg_pool(4), Arc::new(rabbitmq())).settings(settings).build().expect("valid");
+    settings.hold_backoff =
+        Backoff { first: Duration::from_secs(600), longest: Duration::from_secs(600) };
+    let relay = Relay::new(database.pg_pool(4), Arc::new(rabbitmq()))
+        .settings(settings)
+        .build()
+        .expect("valid");
     support::bounded(relay.run_once()).await.expect("drains");
     assert_eq!(corner.depth(&queue).await, 1_988, "all good ones arrived");
 
     let held: Vec<Held> =
-        sql_query("SELECT reason, attempts, last_error FROM outbox_holds ORDER BY seq").load(&mut conn).expect("reads");
+        sql_query("SELECT reason, attempts, last_error FROM outbox_holds ORDER BY seq")
+            .load(&mut conn)
+            .expect("reads");
     assert!(held.iter().all(|held| held.attempts == 1), "{held:?}");
     let of = |reason: &str| held.iter().filter(|held| held.reason == reason).collect::<Vec<_>>();
     assert_eq!(of("exchange_missing").len(), 1, "{held:?}");
@@ -76,10 +82,14 @@ async fn and_tells_why() {
     corner.bind(&good, &queue, "nobody").await;
     corner.bind(&good, &queue, "full").await;
     corner.broker.delete_queue(&full).await.expect("deletes");
-    sql_query("UPDATE outbox_holds SET not_before = held_at").execute(&mut conn).expect("time passes");
+    sql_query("UPDATE outbox_holds SET not_before = held_at")
+        .execute(&mut conn)
+        .expect("time passes");
     support::bounded(relay.run_once()).await.expect("drains");
     assert_eq!(corner.depth(&queue).await as usize, 1_988 + 2 + nacked);
-    let left: Vec<Held> = sql_query("SELECT reason, attempts, last_error FROM outbox_holds").load(&mut conn).expect("reads");
+    let left: Vec<Held> = sql_query("SELECT reason, attempts, last_error FROM outbox_holds")
+        .load(&mut conn)
+        .expect("reads");
     assert_eq!(left, []);
     corner.clean().await;
 }

@@ -20,7 +20,12 @@ const CHUNK_ROWS: usize = 300;
 const CHUNKS_IN_FLIGHT: usize = 3;
 
 /// Commits `count` facts in transactions of random size, some of them rolled back.
-fn produce(conn: &mut PgConnection, exchange: &str, numbers: &mut HashMap<String, i64>, count: usize) {
+fn produce(
+    conn: &mut PgConnection,
+    exchange: &str,
+    numbers: &mut HashMap<String, i64>,
+    count: usize,
+) {
     let mut done = 0;
     while done < count {
         let size = fastrand::usize(1..=40).min(count - done);
@@ -50,7 +55,8 @@ async fn with_messages_flowing() {
     let exchange = corner.exchange("facts", ExchangeKind::Fanout).await;
     let queue = corner.queue("facts").await;
     corner.bind(&exchange, &queue, "").await;
-    let config = std::path::Path::new(&std::env::temp_dir()).join(format!("{}.toml", corner.name("relay")));
+    let config =
+        std::path::Path::new(&std::env::temp_dir()).join(format!("{}.toml", corner.name("relay")));
     // The same owner each time, as a container with a fixed name has: it takes its own lease again
     // at once instead of waiting for its end.
     let text = format!(
@@ -61,7 +67,10 @@ async fn with_messages_flowing() {
         Process::start(
             "relay",
             &["run", "--config", config.to_str().expect("UTF-8")],
-            &[("RELAY_DATABASE_URL", &database.url), ("RELAY_AMQP_URL", &support::services::amqp_url())],
+            &[
+                ("RELAY_DATABASE_URL", &database.url),
+                ("RELAY_AMQP_URL", &support::services::amqp_url()),
+            ],
         )
     };
 

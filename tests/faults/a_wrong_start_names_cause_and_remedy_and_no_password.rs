@@ -73,9 +73,16 @@ fn a_database_without_tables_or_of_another_release() {
 
     migrations::run(&mut database.pg()).expect("migrates");
     let newer = "INSERT INTO counterfoil_schema (version, name, compatible_from) VALUES ";
-    database.pg().batch_execute(&format!("{newer} ('29990101000000', 'expanded', '20261101000001')")).expect("inserts");
-    migrations::check(&mut database.pg()).expect("a newer schema that only added something is fine");
-    database.pg().batch_execute(&format!("{newer} ('29990101000001', 'contracted', '29990101000001')")).expect("inserts");
+    database
+        .pg()
+        .batch_execute(&format!("{newer} ('29990101000000', 'expanded', '20261101000001')"))
+        .expect("inserts");
+    migrations::check(&mut database.pg())
+        .expect("a newer schema that only added something is fine");
+    database
+        .pg()
+        .batch_execute(&format!("{newer} ('29990101000001', 'contracted', '29990101000001')"))
+        .expect("inserts");
     says(&refused(&[], &database.url, &amqp_url()), &["29990101000001", "upgrade it"]);
 }
 
@@ -84,7 +91,8 @@ fn settings_that_would_void_a_guarantee() {
     let database = Database::postgres();
     let output = refused(&["--lease", "10s", "--heartbeat", "5s"], &database.url, &amqp_url());
     says(&output, &["lease = 10s", "two heartbeats"]);
-    let output = refused(&["--lease", "12s", "--publish-timeout", "12s"], &database.url, &amqp_url());
+    let output =
+        refused(&["--lease", "12s", "--publish-timeout", "12s"], &database.url, &amqp_url());
     says(&output, &["lease = 12s", "publish timeout"]);
     let mut relay = Process::start("relay", &["run"], &[("RELAY_AMQP_URL", &amqp_url())]);
     assert!(!relay.finish().success());
@@ -95,7 +103,8 @@ fn settings_that_would_void_a_guarantee() {
 fn what_is_not_there_yet_is_waited_for() {
     let database = Database::postgres();
     // A port that nobody listens on.
-    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
+    let port =
+        TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
     let nobody = format!("amqp://u:{CANARY}@127.0.0.1:{port}/");
     let env = [("RELAY_DATABASE_URL", &database.url[..]), ("RELAY_AMQP_URL", &nobody)];
     let mut relay = Process::start("relay", &["run"], &env);

@@ -58,19 +58,32 @@ async fn while_messages_flow() {
 
     let mut conn = database.pg();
     for round in 0..ROUNDS {
-        let facts = (1..=PER_ROUND).map(|n| Fact::of(&format!("key-{}", n % 10), round * PER_ROUND + n));
-        conn.transaction(|tx| outbox::enqueue_all(tx, facts.map(|fact| Draft::of(&fact).exchange(&exchange))))
-            .expect("enqueues");
+        let facts =
+            (1..=PER_ROUND).map(|n| Fact::of(&format!("key-{}", n % 10), round * PER_ROUND + n));
+        conn.transaction(|tx| {
+            outbox::enqueue_all(tx, facts.map(|fact| Draft::of(&fact).exchange(&exchange)))
+        })
+        .expect("enqueues");
         // Cut in the middle of the round: as soon as some of it has arrived.
         let before = round * PER_ROUND;
-        support::eventually("the round flows", async || corner.depth(&queue).await as i64 > before).await;
-        if round % 2 == 0 { to_broker.cut() } else { to_database.cut() }
-        support::eventually("the round is through", async || conn.pending("relay").expect("counts") == 0).await;
+        support::eventually("the round flows", async || corner.depth(&queue).await as i64 > before)
+            .await;
+        if round % 2 == 0 {
+            to_broker.cut()
+        } else {
+            to_database.cut()
+        }
+        support::eventually("the round is through", async || {
+            conn.pending("relay").expect("counts") == 0
+        })
+        .await;
     }
     stop.send(()).expect("runs");
     support::bounded(running).await.expect("ends").expect("stops");
 
-    let held: Count = sql_query("SELECT count(*) AS count FROM outbox_holds").get_result(&mut conn).expect("counts");
+    let held: Count = sql_query("SELECT count(*) AS count FROM outbox_holds")
+        .get_result(&mut conn)
+        .expect("counts");
     assert_eq!(held.count, 0, "an outage is nobody's refusal");
     let total = corner.depth(&queue).await;
     let mut subscription = corner.broker.subscribe(&queue, 1_000).await.expect("consumes");

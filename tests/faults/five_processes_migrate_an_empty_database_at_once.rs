@@ -12,7 +12,11 @@ fn on(database: &Database) {
             .map(|_| {
                 scope.spawn(|| {
                     barrier.wait();
-                    let mut process = Process::start("relay", &["migrate"], &[("RELAY_DATABASE_URL", &database.url)]);
+                    let mut process = Process::start(
+                        "relay",
+                        &["migrate"],
+                        &[("RELAY_DATABASE_URL", &database.url)],
+                    );
                     let status = process.finish();
                     assert!(status.success(), "{}", process.output);
                     process.output.clone()

@@ -1,6 +1,11 @@
 //! One file per fault, named for what holds in spite of it. The listing of this folder is the list
 //! of what is promised.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 
 mod a_bad_message_holds_only_itself;
 mod a_consumer_that_dies_between_commit_and_ack_applies_once;

@@ -111,12 +111,14 @@ fn write(tx: &mut PgConnection, key: usize, count: i64) -> Result<Vec<Fact>, Err
         #[diesel(sql_type = BigInt)]
         number: i64,
     }
-    let next: Next = sql_query("UPDATE aggregates SET number = number + $2 WHERE key = $1 RETURNING number")
-        .bind::<BigInt, _>(key as i64)
-        .bind::<BigInt, _>(count)
-        .get_result(tx)?;
-    let facts: Vec<Fact> =
-        (next.number - count + 1..=next.number).map(|n| Fact::of(&format!("key-{key}"), n)).collect();
+    let next: Next =
+        sql_query("UPDATE aggregates SET number = number + $2 WHERE key = $1 RETURNING number")
+            .bind::<BigInt, _>(key as i64)
+            .bind::<BigInt, _>(count)
+            .get_result(tx)?;
+    let facts: Vec<Fact> = (next.number - count + 1..=next.number)
+        .map(|n| Fact::of(&format!("key-{key}"), n))
+        .collect();
     if let [fact] = &facts[..] {
         outbox::enqueue(tx, fact)?;
     } else {
@@ -280,7 +282,8 @@ fn compare(committed: &[Fact], read: &[Fact], stalled: usize) -> Report {
 #[test]
 fn by_the_snapshot_cursor() {
     let database = Database::postgres();
-    let Claim::Taken(_, position) = database.pg().claim("c", "me", Duration::from_secs(60)).expect("claims")
+    let Claim::Taken(_, position) =
+        database.pg().claim("c", "me", Duration::from_secs(60)).expect("claims")
     else {
         panic!("held")
     };
@@ -309,7 +312,8 @@ fn a_huge_late_transaction_is_read_in_bounded_pieces() {
     const HUGE: i64 = 60_000;
     let database = Database::postgres();
     let (mut late, mut other, mut conn) = (database.pg(), database.pg(), database.pg());
-    let Claim::Taken(mut lease, mut position) = conn.claim("c", "me", Duration::from_secs(60)).expect("claims")
+    let Claim::Taken(mut lease, mut position) =
+        conn.claim("c", "me", Duration::from_secs(60)).expect("claims")
     else {
         panic!("held")
     };
@@ -323,7 +327,9 @@ fn a_huge_late_transaction_is_read_in_bounded_pieces() {
     .execute(&mut late)
     .expect("inserts");
     let between = [Fact::of("other", 1), Fact::of("other", 2)];
-    other.transaction(|tx| outbox::enqueue_all(tx, between.iter().map(Draft::of))).expect("enqueues");
+    other
+        .transaction(|tx| outbox::enqueue_all(tx, between.iter().map(Draft::of)))
+        .expect("enqueues");
     let limit = ReadLimit { rows: 1_000, bytes: 1 << 20 };
     let first = conn.read(&position, limit).expect("reads");
     assert_eq!(first.entries.len(), 2, "nothing waits for the open transaction");
@@ -338,13 +344,20 @@ fn a_huge_late_transaction_is_read_in_bounded_pieces() {
         let chunk = conn.read(&position, limit).expect("reads");
         assert!(chunk.entries.len() <= 1_000);
         // Stored and taken up again after each step, as by a relay that is restarted each time.
-        assert_eq!(conn.advance(&lease, &chunk.next, &[]).expect("writes"), outbox::reader::Advance::Done);
-        let Claim::Taken(again, stored) = conn.claim("c", "me", Duration::from_secs(60)).expect("claims") else {
+        assert_eq!(
+            conn.advance(&lease, &chunk.next, &[]).expect("writes"),
+            outbox::reader::Advance::Done
+        );
+        let Claim::Taken(again, stored) =
+            conn.claim("c", "me", Duration::from_secs(60)).expect("claims")
+        else {
             panic!("held")
         };
         assert_eq!(stored, chunk.next);
         lease = again;
-        numbers.extend(chunk.entries.iter().map(|entry| Fact::from_payload(&entry.message.payload).number));
+        numbers.extend(
+            chunk.entries.iter().map(|entry| Fact::from_payload(&entry.message.payload).number),
+        );
         let unread = HUGE + 1 - numbers.len() as i64;
         assert_eq!(conn.pending("c").expect("counts"), unread, "the view agrees with the reader");
         position = chunk.next;

@@ -10,7 +10,16 @@ use transport::{Delivery, ExchangeKind, Subscriber};
 
 fn psql(database: &Database, sql: &str) {
     let mut psql = Command::new("psql");
-    psql.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", &database.url, "--command", sql]);
+    psql.args([
+        "--no-psqlrc",
+        "--quiet",
+        "--set",
+        "ON_ERROR_STOP=1",
+        "--dbname",
+        &database.url,
+        "--command",
+        sql,
+    ]);
     let output = psql.output().expect("psql is installed (package postgresql-client)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -47,7 +56,10 @@ async fn with_every_property_set() {
     let mut relay = Process::start(
         "relay",
         &["run"],
-        &[("RELAY_DATABASE_URL", &database.url), ("RELAY_AMQP_URL", &support::services::amqp_url())],
+        &[
+            ("RELAY_DATABASE_URL", &database.url),
+            ("RELAY_AMQP_URL", &support::services::amqp_url()),
+        ],
     );
     let mut subscription = corner.broker.subscribe(&queue, 10).await.expect("consumes");
     let placed = support::bounded(subscription.receive()).await.expect("arrives");
@@ -60,7 +72,10 @@ async fn with_every_property_set() {
     assert_eq!((&placed.exchange, &placed.routing_key[..]), (&exchange, "orders.eu"));
     assert_eq!(placed.content_type.as_deref(), Some("application/json"));
     assert_eq!(&placed.payload[..], br#"{"order": "order_456"}"#);
-    assert_eq!(headers(&placed, ["tenant", "retries", "counterfoil-correlation-id"]), ["t1", "3", "corr-1"]);
+    assert_eq!(
+        headers(&placed, ["tenant", "retries", "counterfoil-correlation-id"]),
+        ["t1", "3", "corr-1"]
+    );
     assert_eq!(placed.ordering_key(), Some("customer_7"));
     let operation = placed.operation_key().expect("an operation");
     assert_eq!((operation.scope(), operation.id()), ("order.placed", "order_456"));

@@ -1,4 +1,9 @@
 //! The whole path, from a business transaction to an applied operation, with the real programs.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 
 mod a_row_inserted_with_psql_arrives;

@@ -32,7 +32,9 @@ impl Database {
     pub fn empty_postgres() -> Self {
         let name = unique();
         let mut admin = PgConnection::establish(&database_url()).expect("DATABASE_URL answers");
-        sql_query(format!("CREATE DATABASE {name}")).execute(&mut admin).expect("may create databases");
+        sql_query(format!("CREATE DATABASE {name}"))
+            .execute(&mut admin)
+            .expect("may create databases");
         Self { url: with_database(&database_url(), &name), kind: Kind::Postgres { name } }
     }
 
@@ -57,7 +59,8 @@ impl Database {
     #[must_use]
     pub fn sqlite() -> Self {
         let database = Self::empty_sqlite();
-        migrations::run(&mut *database.sqlite_pool(1).get::<()>().expect("opens")).expect("migrates");
+        migrations::run(&mut *database.sqlite_pool(1).get::<()>().expect("opens"))
+            .expect("migrates");
         database
     }
 
@@ -85,7 +88,8 @@ impl Drop for Database {
         match &self.kind {
             Kind::Postgres { name } => {
                 if let Ok(mut admin) = PgConnection::establish(&database_url()) {
-                    let _ = sql_query(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).execute(&mut admin);
+                    let _ = sql_query(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+                        .execute(&mut admin);
                 }
             }
             Kind::Sqlite { dir } => {

@@ -33,5 +33,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE / 4, looking).await.unwrap_or_else(|_| panic!("never came true: {what}"));
+    tokio::time::timeout(PATIENCE / 4, looking)
+        .await
+        .unwrap_or_else(|_| panic!("never came true: {what}"));
 }

@@ -72,8 +72,12 @@ impl Process {
                         return;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => panic!("{text:?} was never printed:\n{}", self.output),
-                Err(RecvTimeoutError::Disconnected) => panic!("ended without {text:?}:\n{}", self.output),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{text:?} was never printed:\n{}", self.output)
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("ended without {text:?}:\n{}", self.output)
+                }
             }
         }
     }
@@ -81,7 +85,8 @@ impl Process {
     /// Asks it to stop (SIGTERM).
     pub fn terminate(&self) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).expect("signals");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
+            .expect("signals");
     }
 
     /// Kills it as a power cut would (SIGKILL), and waits until it is gone.

@@ -29,7 +29,12 @@ macro_rules! log_store {
                 store::read::read(self, from, limit)
             }
 
-            fn advance(&mut self, lease: &Lease, to: &Position, holds: &[Hold]) -> QueryResult<Advance> {
+            fn advance(
+                &mut self,
+                lease: &Lease,
+                to: &Position,
+                holds: &[Hold],
+            ) -> QueryResult<Advance> {
                 use $store as store;
                 store::cursor::advance(self, lease, to, holds)
             }

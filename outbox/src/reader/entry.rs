@@ -42,8 +42,10 @@ impl ReadLimit {
 
     /// Whether so many rows of these entries' size stayed below both limits.
     pub(crate) fn unmet_by(&self, entries: &[Entry]) -> bool {
-        let bytes: u64 =
-            entries.iter().map(|entry| entry.message.payload.len() as u64 + Self::ROW_OVERHEAD).sum();
+        let bytes: u64 = entries
+            .iter()
+            .map(|entry| entry.message.payload.len() as u64 + Self::ROW_OVERHEAD)
+            .sum();
         entries.len() < self.rows as usize && bytes < self.bytes
     }
 }

@@ -62,7 +62,7 @@ mod log;
 mod position;
 
 pub use entry::{Chunk, Entry, ReadLimit};
-pub use hold::{Due, Hold, HoldReason, HoldResult, Held};
+pub use hold::{Due, Held, Hold, HoldReason, HoldResult};
 pub use lease::{Advance, Claim, Lease};
 pub use log::LogStore;
 pub use position::{Late, Position};

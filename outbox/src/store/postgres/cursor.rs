@@ -40,7 +40,12 @@ pub(super) fn micros(duration: Duration) -> i64 {
 }
 
 /// Takes the lease of a cursor if it is free, expired or the owner's own.
-pub(crate) fn claim(conn: &mut PgConnection, cursor: &str, owner: &str, ttl: Duration) -> QueryResult<Claim> {
+pub(crate) fn claim(
+    conn: &mut PgConnection,
+    cursor: &str,
+    owner: &str,
+    ttl: Duration,
+) -> QueryResult<Claim> {
     // The snapshot of a new cursor is of no consequence while its seq is 0: every row is fresh.
     diesel::sql_query("INSERT INTO outbox_cursors (name) VALUES ($1) ON CONFLICT DO NOTHING")
         .bind::<Text, _>(cursor)
@@ -58,9 +63,13 @@ pub(crate) fn claim(conn: &mut PgConnection, cursor: &str, owner: &str, ttl: Dur
     .get_result(conn)
     .optional()?;
     if let Some(taken) = taken {
-        let late = taken.late_seq.zip(taken.late_snapshot).map(|(seq, snapshot)| Late { seq, snapshot });
+        let late =
+            taken.late_seq.zip(taken.late_snapshot).map(|(seq, snapshot)| Late { seq, snapshot });
         let lease = Lease { cursor: cursor.to_owned(), epoch: taken.epoch, ttl };
-        return Ok(Claim::Taken(lease, Position { seq: taken.seq, snapshot: taken.snapshot, late }));
+        return Ok(Claim::Taken(
+            lease,
+            Position { seq: taken.seq, snapshot: taken.snapshot, late },
+        ));
     }
     let busy: Busy = diesel::sql_query(
         "SELECT owner, coalesce((extract(epoch FROM lease_until - clock_timestamp()) * 1000000)::bigint, 0) AS remaining
@@ -120,9 +129,10 @@ pub(crate) fn advance(
 
 /// How many messages are committed and not yet handed on.
 pub(crate) fn pending(conn: &mut PgConnection, cursor: &str) -> QueryResult<i64> {
-    let count: Count = diesel::sql_query("SELECT count(*) AS count FROM outbox_pending WHERE cursor = $1")
-        .bind::<Text, _>(cursor)
-        .get_result(conn)?;
+    let count: Count =
+        diesel::sql_query("SELECT count(*) AS count FROM outbox_pending WHERE cursor = $1")
+            .bind::<Text, _>(cursor)
+            .get_result(conn)?;
     Ok(count.count)
 }
 

@@ -14,7 +14,11 @@ struct Key {
 
 /// Held messages whose time has come, at most one of each ordering key: the first one. A delayed
 /// message waits for nobody and nobody waits for it.
-pub(crate) fn due(conn: &mut PgConnection, cursor: &str, limit: ReadLimit) -> QueryResult<Vec<Due>> {
+pub(crate) fn due(
+    conn: &mut PgConnection,
+    cursor: &str,
+    limit: ReadLimit,
+) -> QueryResult<Vec<Due>> {
     let query = diesel::dsl::sql::<(Integer, Text, RowSql)>(concat!(
         "WITH picked AS (SELECT h.attempts, h.reason, h.not_before, m.seq, false AS late, ",
         columns!(),
@@ -53,7 +57,11 @@ pub(crate) fn due(conn: &mut PgConnection, cursor: &str, limit: ReadLimit) -> Qu
 }
 
 /// Records how another attempt at held messages ended.
-pub(crate) fn settle(conn: &mut PgConnection, lease: &Lease, results: &[Held]) -> QueryResult<Advance> {
+pub(crate) fn settle(
+    conn: &mut PgConnection,
+    lease: &Lease,
+    results: &[Held],
+) -> QueryResult<Advance> {
     conn.transaction(|conn| {
         match renew(conn, lease)? {
             Advance::LeaseLost => return Ok(Advance::LeaseLost),

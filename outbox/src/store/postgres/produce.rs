@@ -52,7 +52,10 @@ diesel::table! {
 }
 
 /// Inserts the rows in order: one alone through a cached statement, many with one statement.
-pub(crate) fn insert<C: LoadConnection<Backend = Pg>>(conn: &mut C, rows: &[NewRow]) -> QueryResult<()> {
+pub(crate) fn insert<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    rows: &[NewRow],
+) -> QueryResult<()> {
     match rows {
         [NewRow { message, deliver_after: None }] => one(conn, message),
         rows => many(rows).execute(conn).map(|_| ()),
@@ -61,7 +64,10 @@ pub(crate) fn insert<C: LoadConnection<Backend = Pg>>(conn: &mut C, rows: &[NewR
 
 /// Waits until no other open transaction has called this with the same key, and keeps others
 /// waiting until this transaction ends. The same lock as in the SQL function `outbox_enqueue`.
-pub(crate) fn serialize<C: LoadConnection<Backend = Pg>>(conn: &mut C, ordering_key: &str) -> QueryResult<()> {
+pub(crate) fn serialize<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    ordering_key: &str,
+) -> QueryResult<()> {
     lock(ordering_key).execute(conn).map(|_| ())
 }
 

@@ -10,8 +10,21 @@ use crate::row::time_of;
 /// From PostgreSQL's epoch, 2000, to 1970, in microseconds.
 const EPOCH_SHIFT: i64 = 946_684_800_000_000;
 
-pub(super) type RowSql =
-    (BigInt, Bool, Bool, Uuid, Text, Text, Nullable<Text>, Text, Text, Text, Text, Binary, Timestamptz);
+pub(super) type RowSql = (
+    BigInt,
+    Bool,
+    Bool,
+    Uuid,
+    Text,
+    Text,
+    Nullable<Text>,
+    Text,
+    Text,
+    Text,
+    Text,
+    Binary,
+    Timestamptz,
+);
 pub(super) type Row = (
     i64,
     bool,
@@ -41,7 +54,11 @@ macro_rules! columns {
 pub(super) use columns;
 
 /// Reads on from a position; see [`crate::reader`].
-pub(crate) fn read(conn: &mut PgConnection, from: &Position, limit: ReadLimit) -> QueryResult<Chunk> {
+pub(crate) fn read(
+    conn: &mut PgConnection,
+    from: &Position,
+    limit: ReadLimit,
+) -> QueryResult<Chunk> {
     match &from.late {
         None => step(conn, from, limit),
         Some(late) => late_piece(conn, from, late, limit),
@@ -126,7 +143,12 @@ fn step(conn: &mut PgConnection, from: &Position, limit: ReadLimit) -> QueryResu
 
 /// The next piece of a large late transaction. Walks the primary key from where the last piece
 /// ended, so all pieces together walk it once.
-fn late_piece(conn: &mut PgConnection, from: &Position, late: &Late, limit: ReadLimit) -> QueryResult<Chunk> {
+fn late_piece(
+    conn: &mut PgConnection,
+    from: &Position,
+    late: &Late,
+    limit: ReadLimit,
+) -> QueryResult<Chunk> {
     let query = diesel::dsl::sql::<RowSql>(concat!(
         "WITH picked AS (SELECT m.seq, true AS late, ",
         columns!(),
@@ -166,8 +188,21 @@ fn late_piece(conn: &mut PgConnection, from: &Position, late: &Late, limit: Read
 }
 
 pub(super) fn entry(row: Row) -> Entry {
-    let (seq, _, delayed, id, kind, operation, ordering_key, exchange, routing_key, headers, content_type, payload, at) =
-        row;
+    let (
+        seq,
+        _,
+        delayed,
+        id,
+        kind,
+        operation,
+        ordering_key,
+        exchange,
+        routing_key,
+        headers,
+        content_type,
+        payload,
+        at,
+    ) = row;
     let (headers, defect) = match Headers::from_json(&headers) {
         Ok(headers) => (headers, None),
         Err(error) => (Headers::new(), Some(format!("its headers cannot be read: {error}"))),

@@ -42,7 +42,12 @@ pub(super) fn micros(duration: Duration) -> i64 {
 }
 
 /// Takes the lease of a cursor if it is free, expired or the owner's own.
-pub(crate) fn claim(conn: &mut SqliteConnection, cursor: &str, owner: &str, ttl: Duration) -> QueryResult<Claim> {
+pub(crate) fn claim(
+    conn: &mut SqliteConnection,
+    cursor: &str,
+    owner: &str,
+    ttl: Duration,
+) -> QueryResult<Claim> {
     conn.immediate_transaction(|conn| {
         diesel::sql_query("INSERT INTO outbox_cursors (name) VALUES (?1) ON CONFLICT DO NOTHING")
             .bind::<Text, _>(cursor)
@@ -61,7 +66,10 @@ pub(crate) fn claim(conn: &mut SqliteConnection, cursor: &str, owner: &str, ttl:
         .optional()?;
         if let Some(taken) = taken {
             let lease = Lease { cursor: cursor.to_owned(), epoch: taken.epoch, ttl };
-            return Ok(Claim::Taken(lease, Position { seq: taken.seq, snapshot: String::new(), late: None }));
+            return Ok(Claim::Taken(
+                lease,
+                Position { seq: taken.seq, snapshot: String::new(), late: None },
+            ));
         }
         let busy: Busy = diesel::sql_query(concat!(
             "SELECT owner, coalesce(lease_until - ",
@@ -121,9 +129,10 @@ pub(crate) fn advance(
 
 /// How many messages are committed and not yet handed on.
 pub(crate) fn pending(conn: &mut SqliteConnection, cursor: &str) -> QueryResult<i64> {
-    let count: Count = diesel::sql_query("SELECT count(*) AS count FROM outbox_pending WHERE cursor = ?1")
-        .bind::<Text, _>(cursor)
-        .get_result(conn)?;
+    let count: Count =
+        diesel::sql_query("SELECT count(*) AS count FROM outbox_pending WHERE cursor = ?1")
+            .bind::<Text, _>(cursor)
+            .get_result(conn)?;
     Ok(count.count)
 }
 

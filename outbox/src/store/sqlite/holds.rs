@@ -14,7 +14,11 @@ struct Key {
 
 /// Held messages whose time has come, at most one of each ordering key: the first one. A delayed
 /// message waits for nobody and nobody waits for it.
-pub(crate) fn due(conn: &mut SqliteConnection, cursor: &str, limit: ReadLimit) -> QueryResult<Vec<Due>> {
+pub(crate) fn due(
+    conn: &mut SqliteConnection,
+    cursor: &str,
+    limit: ReadLimit,
+) -> QueryResult<Vec<Due>> {
     let query = diesel::dsl::sql::<(Integer, Text, RowSql)>(concat!(
         "SELECT h.attempts, h.reason, m.seq, ",
         columns!(),
@@ -50,7 +54,11 @@ pub(crate) fn due(conn: &mut SqliteConnection, cursor: &str, limit: ReadLimit) -
 }
 
 /// Records how another attempt at held messages ended.
-pub(crate) fn settle(conn: &mut SqliteConnection, lease: &Lease, results: &[Held]) -> QueryResult<Advance> {
+pub(crate) fn settle(
+    conn: &mut SqliteConnection,
+    lease: &Lease,
+    results: &[Held],
+) -> QueryResult<Advance> {
     conn.immediate_transaction(|conn| {
         match renew(conn, lease)? {
             Advance::LeaseLost => return Ok(Advance::LeaseLost),

@@ -26,7 +26,10 @@ diesel::define_sql_function! {
 }
 
 /// Inserts the rows in order. A cached statement per row: there is no round trip to save.
-pub(crate) fn insert<C: LoadConnection<Backend = Sqlite>>(conn: &mut C, rows: &[NewRow]) -> QueryResult<()> {
+pub(crate) fn insert<C: LoadConnection<Backend = Sqlite>>(
+    conn: &mut C,
+    rows: &[NewRow],
+) -> QueryResult<()> {
     use outbox_messages::dsl;
     for NewRow { message, deliver_after } in rows {
         let due = match deliver_after.map(DeliverAfter::micros) {
@@ -54,11 +57,19 @@ pub(crate) fn insert<C: LoadConnection<Backend = Sqlite>>(conn: &mut C, rows: &[
 
 /// Takes the one write lock, if the transaction does not have it yet: from here on there is no other
 /// writer, of this key or of any.
-pub(crate) fn serialize<C: LoadConnection<Backend = Sqlite>>(conn: &mut C, _ordering_key: &str) -> QueryResult<()> {
-    diesel::sql_query("UPDATE counterfoil_schema SET name = name WHERE false").execute(conn).map(|_| ())
+pub(crate) fn serialize<C: LoadConnection<Backend = Sqlite>>(
+    conn: &mut C,
+    _ordering_key: &str,
+) -> QueryResult<()> {
+    diesel::sql_query("UPDATE counterfoil_schema SET name = name WHERE false")
+        .execute(conn)
+        .map(|_| ())
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970 fit 63 bits for 290,000 years")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "microseconds since 1970 fit 63 bits for 290,000 years"
+)]
 fn now<C: LoadConnection<Backend = Sqlite>>(conn: &mut C) -> QueryResult<i64> {
     let seconds: f64 = diesel::select(unix_epoch("subsec")).get_result(conn)?;
     Ok((seconds * 1e6) as i64)

@@ -9,8 +9,20 @@ use crate::reader::{Chunk, Entry, Position, ReadLimit};
 use crate::row::time_of;
 
 /// Text comes as bytes: SQLite keeps text that is not UTF-8, and one such row must not stop the log.
-pub(super) type RowSql =
-    (BigInt, Bool, Binary, Binary, Binary, Nullable<Binary>, Binary, Binary, Binary, Binary, Binary, BigInt);
+pub(super) type RowSql = (
+    BigInt,
+    Bool,
+    Binary,
+    Binary,
+    Binary,
+    Nullable<Binary>,
+    Binary,
+    Binary,
+    Binary,
+    Binary,
+    Binary,
+    BigInt,
+);
 type Bytes = Vec<u8>;
 pub(super) type Row =
     (i64, bool, Bytes, Bytes, Bytes, Option<Bytes>, Bytes, Bytes, Bytes, Bytes, Bytes, i64);
@@ -27,11 +39,19 @@ macro_rules! columns {
 pub(super) use columns;
 
 /// Reads on from a position: seq order is commit order here; see [`crate::reader`].
-pub(crate) fn read(conn: &mut SqliteConnection, from: &Position, limit: ReadLimit) -> QueryResult<Chunk> {
-    let query = diesel::dsl::sql::<RowSql>(concat!("SELECT m.seq, ", columns!(), " FROM outbox_messages m WHERE m.seq > "))
-        .bind::<BigInt, _>(from.seq)
-        .sql(" ORDER BY m.seq LIMIT ")
-        .bind::<BigInt, _>(i64::from(limit.rows));
+pub(crate) fn read(
+    conn: &mut SqliteConnection,
+    from: &Position,
+    limit: ReadLimit,
+) -> QueryResult<Chunk> {
+    let query = diesel::dsl::sql::<RowSql>(concat!(
+        "SELECT m.seq, ",
+        columns!(),
+        " FROM outbox_messages m WHERE m.seq > "
+    ))
+    .bind::<BigInt, _>(from.seq)
+    .sql(" ORDER BY m.seq LIMIT ")
+    .bind::<BigInt, _>(i64::from(limit.rows));
     // Row by row and not as a whole: what is beyond the limit of bytes is never fetched.
     let mut entries: Vec<Entry> = Vec::new();
     let mut bytes = 0;
@@ -49,8 +69,20 @@ pub(crate) fn read(conn: &mut SqliteConnection, from: &Position, limit: ReadLimi
 }
 
 pub(super) fn entry(row: Row) -> Entry {
-    let (seq, delayed, id, kind, operation, ordering_key, exchange, routing_key, headers, content_type, payload, at) =
-        row;
+    let (
+        seq,
+        delayed,
+        id,
+        kind,
+        operation,
+        ordering_key,
+        exchange,
+        routing_key,
+        headers,
+        content_type,
+        payload,
+        at,
+    ) = row;
     let mut defect = None;
     let mut text = |column: &str, bytes: Bytes| {
         String::from_utf8(bytes).unwrap_or_else(|error| {

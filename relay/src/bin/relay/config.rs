@@ -216,7 +216,8 @@ fn read(path: &Path) -> Result<Config> {
 }
 
 fn read_secret(path: &Path) -> Result<Secret> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = text.trim();
     if text.is_empty() {
         bail!("{} is empty; it should hold the address", path.display());
@@ -234,7 +235,15 @@ mod tests {
         let config: Config = toml::from_str(text).expect("valid");
         assert_eq!(crate::run::settings(&config).lease, relay::Settings::default().lease);
         // Every setting is in the example, commented out or not.
-        for name in ["pool_size", "heartbeat", "window", "hold_backoff_first", "poll_holds", "shutdown_timeout", "filter"] {
+        for name in [
+            "pool_size",
+            "heartbeat",
+            "window",
+            "hold_backoff_first",
+            "poll_holds",
+            "shutdown_timeout",
+            "filter",
+        ] {
             assert!(text.contains(name), "{name}");
         }
     }

@@ -12,7 +12,8 @@ pub(crate) enum Kind {
 pub(crate) fn kind(address: &str) -> Kind {
     let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| address.starts_with(scheme));
     // libpq's keyword form: `host=… dbname=…`.
-    let keywords = ["host=", "dbname=", "service=", "user="].iter().any(|word| address.contains(word));
+    let keywords =
+        ["host=", "dbname=", "service=", "user="].iter().any(|word| address.contains(word));
     if scheme || (keywords && !address.contains("://")) { Kind::Postgres } else { Kind::Sqlite }
 }
 
@@ -24,7 +25,8 @@ pub(crate) fn address(config: &Config) -> Result<&str> {
 }
 
 pub(crate) fn settings(config: &Config) -> db::Settings {
-    let mut settings = db::Settings::default().with_pool_size(4).with_application_name("counterfoil-relay");
+    let mut settings =
+        db::Settings::default().with_pool_size(4).with_application_name("counterfoil-relay");
     let part = &config.database;
     if let Some(size) = part.pool_size {
         settings.pool_size = size;

@@ -27,7 +27,9 @@ async fn on<C: LogStore>(config: &Config) -> Result<()> {
     let mut signals = Signals::listen()?;
     let settings = settings(config);
     let broker: Arc<dyn Publisher> = Arc::new(RabbitMq::new(&broker(config)?)?);
-    let Some(db) = connect::<C>(config, &settings.reconnect, &mut signals).await? else { return Ok(()) };
+    let Some(db) = connect::<C>(config, &settings.reconnect, &mut signals).await? else {
+        return Ok(());
+    };
     let relay = Relay::new(db, broker.clone()).settings(settings).build()?;
     let stopped = relay.run(signals.first_then_exit()).await;
     broker.close().await;
@@ -35,7 +37,11 @@ async fn on<C: LogStore>(config: &Config) -> Result<()> {
 }
 
 /// Waits for a database that is still starting; a sidecar often is up first.
-async fn connect<C: LogStore>(config: &Config, backoff: &Backoff, signals: &mut Signals) -> Result<Option<Db<C>>> {
+async fn connect<C: LogStore>(
+    config: &Config,
+    backoff: &Backoff,
+    signals: &mut Signals,
+) -> Result<Option<Db<C>>> {
     let mut failures = 0;
     loop {
         let error = match Db::connect(address(config)?, database::settings(config)).await {
@@ -56,10 +62,9 @@ async fn connect<C: LogStore>(config: &Config, backoff: &Backoff, signals: &mut 
 
 fn broker(config: &Config) -> Result<RabbitSettings> {
     let part = &config.broker;
-    let url = part
-        .url
-        .as_ref()
-        .context("no broker named; set RELAY_AMQP_URL, --amqp-url or [broker] url in the settings file")?;
+    let url = part.url.as_ref().context(
+        "no broker named; set RELAY_AMQP_URL, --amqp-url or [broker] url in the settings file",
+    )?;
     let mut settings = RabbitSettings::new(url.reveal());
     "counterfoil-relay".clone_into(&mut settings.connection_name);
     settings.heartbeat = part.heartbeat.unwrap_or(Duration::from_secs(5));
@@ -103,7 +108,10 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {

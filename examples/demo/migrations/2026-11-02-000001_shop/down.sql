@@ -1,0 +1,5 @@
+DROP TABLE credits;
+DROP TABLE accounts;
+DROP TABLE announcements;
+DROP TABLE payments;
+DROP TABLE orders;

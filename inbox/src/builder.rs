@@ -1,0 +1,142 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use db::Db;
+use diesel::connection::LoadConnection;
+use message::{Event, OperationKey, check_name};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use transport::Subscriber;
+
+use crate::backend::InboxBackend;
+use crate::ending::Ended;
+use crate::handler::Handler;
+use crate::incoming::Incoming;
+use crate::route::{KeyFn, Route, Routes, of_closure, of_handler};
+use crate::{BuildError, Consumer, Context, Failure, Inbox, Settings};
+
+/// A connection an inbox can work on: `PgConnection` or `SqliteConnection`.
+pub trait InboxConnection:
+    db::Backend + migrations::Migrate + LoadConnection<Backend: InboxBackend>
+{
+}
+
+impl<C> InboxConnection for C where
+    C: db::Backend + migrations::Migrate + LoadConnection<Backend: InboxBackend>
+{
+}
+
+pub(crate) type Observer = Box<dyn Fn(&Ended<'_>) + Send + Sync>;
+
+/// Assembles an [`Inbox`].
+#[must_use = "nothing is received before `build` and `run`"]
+pub struct Builder<C: InboxConnection> {
+    pub(crate) consumer: String,
+    pub(crate) db: Db<C>,
+    pub(crate) subscriber: Arc<dyn Subscriber>,
+    pub(crate) queue: String,
+    pub(crate) settings: Settings,
+    pub(crate) observer: Option<Observer>,
+    handlers: Vec<(&'static str, Box<dyn Route<C>>)>,
+    keys: HashMap<String, KeyFn>,
+}
+
+impl<C: InboxConnection> Builder<C> {
+    pub(crate) fn new(
+        consumer: Consumer<'_>,
+        db: Db<C>,
+        subscriber: Arc<dyn Subscriber>,
+        queue: &str,
+    ) -> Self {
+        Self {
+            consumer: consumer.0.to_owned(),
+            db,
+            subscriber,
+            queue: queue.to_owned(),
+            settings: Settings::default(),
+            observer: None,
+            handlers: Vec::new(),
+            keys: HashMap::new(),
+        }
+    }
+
+    /// Applies one kind of event with a closure that runs inside the transaction. Its result is kept
+    /// with the operation.
+    ///
+    /// The closure can run several times for one delivery; only the run that commits leaves anything
+    /// behind. It must do nothing outside `tx`.
+    pub fn on<E, R>(
+        mut self,
+        apply: impl Fn(&mut C, &E, &Context<'_>) -> Result<R, Failure> + Send + Sync + 'static,
+    ) -> Self
+    where
+        E: Event + DeserializeOwned + Send + Sync + 'static,
+        R: Serialize + 'static,
+    {
+        self.handlers.push((E::KIND, of_closure(apply)));
+        self
+    }
+
+    /// Applies one kind of event with a [`Handler`].
+    pub fn handler<H: Handler<C>>(mut self, handler: H) -> Self {
+        self.handlers.push((H::Event::KIND, of_handler(handler)));
+        self
+    }
+
+    /// Names the business operation of messages of a kind, for producers that send no operation
+    /// header. Goes before that header and before [`Event::operation`]; where `key` returns `None`
+    /// they decide. The last function given for a kind counts.
+    pub fn operation_key(
+        mut self,
+        kind: impl Into<String>,
+        key: impl Fn(&Incoming) -> Option<OperationKey> + Send + Sync + 'static,
+    ) -> Self {
+        self.keys.insert(kind.into(), Box::new(key));
+        self
+    }
+
+    /// Replaces all settings.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Sets [`Settings::concurrency`].
+    pub fn concurrency(mut self, deliveries: usize) -> Self {
+        self.settings.concurrency = deliveries;
+        self
+    }
+
+    /// Is told of every delivery that has ended, after its answer went to the broker: for metrics and
+    /// alerts of your own, and as the signal to wait for in tests. Runs on the async threads; keep it
+    /// short. The last one given counts.
+    pub fn observe(mut self, observer: impl Fn(&Ended<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn build(mut self) -> Result<Inbox<C>, BuildError> {
+        check_name("consumer", &self.consumer)?;
+        check_name("queue", &self.queue)?;
+        self.settings.check(self.db.settings().pool_size)?;
+        if self.handlers.is_empty() {
+            return Err(BuildError::NoHandlers);
+        }
+        let mut by_kind = HashMap::new();
+        for (kind, route) in self.handlers.drain(..) {
+            check_name("kind", kind)?;
+            if by_kind.insert(kind, route).is_some() {
+                return Err(BuildError::HandledTwice { kind });
+            }
+        }
+        let keys = std::mem::take(&mut self.keys);
+        if let Some(kind) = keys.keys().find(|kind| !by_kind.contains_key(kind.as_str())) {
+            return Err(BuildError::KeyWithoutHandler { kind: kind.clone() });
+        }
+        Ok(Inbox::assembled(self, Routes { by_kind, keys }))
+    }
+}

@@ -1,0 +1,237 @@
+use std::time::{Duration, SystemTime};
+
+use diesel::QueryResult;
+use diesel::connection::{LoadConnection, TransactionManager};
+use message::{Fingerprint, InvalidMessage, OperationKey, check_name};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::backend::InboxBackend;
+use crate::park::clean;
+use crate::store::{First, Row};
+use crate::{Consumer, OnceError};
+
+/// Deletions racing with a claim that are outrun before giving up.
+const CLAIMS: u32 = 3;
+
+/// What became of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a conflict or an operation in progress was not applied"]
+#[non_exhaustive]
+pub enum Outcome<R> {
+    /// It took effect now, if the transaction commits. The handler's result.
+    Applied(R),
+    /// It took effect before. The result of that time; the handler did not run.
+    Duplicate(R),
+    /// The key took effect before with other content. The handler did not run.
+    #[non_exhaustive]
+    Conflict {
+        /// When the key was claimed first, by the database's clock.
+        first_seen: SystemTime,
+        /// The message that was applied then, where one was named.
+        first_message_id: Option<String>,
+    },
+    /// Another transaction is applying it and did not end within [`Once::wait_at_most`]. The handler
+    /// did not run; try again later.
+    InProgress,
+}
+
+/// Applies a business operation once: the short form of [`Once`].
+///
+/// Runs `handler` if this consumer has not applied the operation yet, and keeps its result; else
+/// returns the first result. Claim, handler and result become permanent together with the open
+/// transaction.
+///
+/// # Errors
+/// The handler's own error, or [`OnceError`] in its form. Roll the transaction back; closures of
+/// `conn.transaction(..)` do so by returning the error.
+pub fn once<C, R, E>(
+    tx: &mut C,
+    consumer: Consumer<'_>,
+    operation: &OperationKey,
+    fingerprint: &Fingerprint,
+    handler: impl FnOnce(&mut C) -> Result<R, E>,
+) -> Result<Outcome<R>, E>
+where
+    C: LoadConnection,
+    C::Backend: InboxBackend,
+    R: Serialize + DeserializeOwned,
+    E: From<OnceError>,
+{
+    Once::new(consumer, operation, fingerprint).run(tx, handler)
+}
+
+/// One application of a business operation, with options.
+///
+/// The claim is an `INSERT … ON CONFLICT DO NOTHING` *before* the handler: a concurrent duplicate
+/// waits on the unique index until the first one's transaction ends, and then either reads its result
+/// or, after a rollback, runs the handler itself. Two handlers never run side by side.
+///
+/// Use READ COMMITTED. Under REPEATABLE READ and SERIALIZABLE a concurrent duplicate gets a
+/// serialization failure (40001) instead of the result; the transaction must then be run again,
+/// whole. On SQLite use `immediate_transaction`: a deferred one that reads and then writes can fail
+/// with "database is locked" at once.
+#[derive(Clone, Debug)]
+#[must_use = "does nothing until `run` is called"]
+pub struct Once<'a> {
+    row: Row<'a>,
+    wait: Option<Duration>,
+}
+
+impl<'a> Once<'a> {
+    /// An application of the operation by the consumer. `fingerprint` tells a duplicate from a
+    /// conflict; see [`Fingerprint`].
+    pub fn new(
+        consumer: Consumer<'a>,
+        operation: &'a OperationKey,
+        fingerprint: &'a Fingerprint,
+    ) -> Self {
+        Self { row: Row { consumer, operation, fingerprint, message_id: None }, wait: None }
+    }
+
+    /// Names the message that brings the operation, so that a later conflict can name it. Default:
+    /// none. NUL characters are stored as `␀`, and what is beyond 255 bytes is cut off.
+    pub fn message_id(mut self, id: &'a str) -> Self {
+        self.row.message_id = Some(id);
+        self
+    }
+
+    /// Waits at most so long for a concurrent duplicate's transaction to end, then
+    /// [`Outcome::InProgress`]. Use it where a caller waits for the answer (an HTTP request). At least
+    /// a millisecond. Default: the connection's `lock_timeout`, which ends in an error.
+    ///
+    /// On PostgreSQL the claim then runs in a savepoint with its own `lock_timeout`: three more round
+    /// trips. The timeout is told by the server's English message; under another `lc_messages` it
+    /// comes as [`OnceError::Database`]. On SQLite it changes nothing: within a transaction that may
+    /// write there is no other one to wait for.
+    pub fn wait_at_most(mut self, limit: Duration) -> Self {
+        self.wait = Some(limit);
+        self
+    }
+
+    /// Applies the operation in the open transaction.
+    ///
+    /// When the handler fails its claim is withdrawn, so that even a caller who commits all the same
+    /// leaves the operation free to be tried again; what the handler wrote until then is the
+    /// transaction's, so roll it back.
+    ///
+    /// # Errors
+    /// The handler's own error, or [`OnceError`] in its form. Roll the transaction back.
+    pub fn run<C, R, E>(
+        self,
+        tx: &mut C,
+        handler: impl FnOnce(&mut C) -> Result<R, E>,
+    ) -> Result<Outcome<R>, E>
+    where
+        C: LoadConnection,
+        C::Backend: InboxBackend,
+        R: Serialize + DeserializeOwned,
+        E: From<OnceError>,
+    {
+        self.check().map_err(OnceError::from)?;
+        require_transaction(tx)?;
+        let message_id = self.row.message_id.map(clean);
+        let once =
+            Once { row: Row { message_id: message_id.as_deref(), ..self.row }, wait: self.wait };
+        match once.claim(tx)? {
+            Claim::Ours => once.apply(tx, handler).map(Outcome::Applied),
+            Claim::Known(First { same: true, result, .. }) => {
+                let result = serde_json::from_str(result.as_deref().unwrap_or("null"));
+                Ok(Outcome::Duplicate(result.map_err(OnceError::UnreadableResult)?))
+            }
+            Claim::Known(First { same: false, applied_at, message_id, .. }) => {
+                Ok(Outcome::Conflict { first_seen: applied_at, first_message_id: message_id })
+            }
+            Claim::Busy => Ok(Outcome::InProgress),
+        }
+    }
+
+    /// A key can be built past its checks from a message that a foreign producer wrote.
+    fn check(&self) -> Result<(), InvalidMessage> {
+        check_name("consumer", self.row.consumer.0)?;
+        check_name("operation scope", self.row.operation.scope())?;
+        check_name("operation", self.row.operation.id())
+    }
+
+    fn claim<C>(&self, tx: &mut C) -> Result<Claim, OnceError>
+    where
+        C: LoadConnection,
+        C::Backend: InboxBackend,
+    {
+        for _ in 0..CLAIMS {
+            let claimed = match self.wait {
+                Some(limit) => {
+                    C::Backend::waiting_at_most(tx, limit, |tx| claim_or_count(tx, &self.row))?
+                }
+                None => Some(claim_or_count(tx, &self.row)?),
+            };
+            match claimed {
+                None => return Ok(Claim::Busy),
+                Some(Claimed::Ours) => return Ok(Claim::Ours),
+                Some(Claimed::Known(first)) => return Ok(Claim::Known(first)),
+                // Deleted (by retention) between the two statements: it is free again.
+                Some(Claimed::Gone) => {}
+            }
+        }
+        Err(OnceError::RowGone)
+    }
+
+    fn apply<C, R, E>(
+        &self,
+        tx: &mut C,
+        handler: impl FnOnce(&mut C) -> Result<R, E>,
+    ) -> Result<R, E>
+    where
+        C: LoadConnection,
+        C::Backend: InboxBackend,
+        R: Serialize,
+        E: From<OnceError>,
+    {
+        let result = match handler(tx) {
+            Ok(result) => result,
+            Err(error) => {
+                // In a transaction that PostgreSQL has aborted this fails, and nothing can commit.
+                let _ = C::Backend::withdraw(tx, &self.row);
+                return Err(error);
+            }
+        };
+        let json = serde_json::to_string(&result).map_err(OnceError::UnwritableResult)?;
+        if json != "null" {
+            C::Backend::store_result(tx, &self.row, &json).map_err(OnceError::from)?;
+        }
+        Ok(result)
+    }
+}
+
+enum Claim {
+    Ours,
+    Known(First),
+    Busy,
+}
+
+enum Claimed {
+    Ours,
+    Known(First),
+    Gone,
+}
+
+fn claim_or_count<C>(tx: &mut C, row: &Row<'_>) -> QueryResult<Claimed>
+where
+    C: LoadConnection,
+    C::Backend: InboxBackend,
+{
+    if C::Backend::claim(tx, row)? {
+        return Ok(Claimed::Ours);
+    }
+    Ok(C::Backend::count_repeat(tx, row)?.map_or(Claimed::Gone, Claimed::Known))
+}
+
+/// A BEGIN sent past diesel is not seen and refused too: nothing then ties it to this call.
+fn require_transaction<C: LoadConnection>(tx: &mut C) -> Result<(), OnceError> {
+    let status = C::TransactionManager::transaction_manager_status_mut(tx);
+    match status.transaction_depth() {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(OnceError::NoTransaction),
+        Err(error) => Err(error.into()),
+    }
+}

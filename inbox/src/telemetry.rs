@@ -1,0 +1,120 @@
+//! Metric names of this crate. All carry the label `consumer`, and none a key, a kind or an id.
+
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, counter, histogram};
+
+use crate::ending::Ending;
+
+/// Deliveries by how they ended; label `ending`, see [`Ending::as_str`].
+pub const DELIVERIES: &str = "counterfoil_inbox_deliveries_total";
+/// Handler attempts that failed and are made again after a pause.
+pub const ATTEMPTS_FAILED: &str = "counterfoil_inbox_attempts_failed_total";
+/// Whole transactions repeated over contention.
+pub const TRANSACTIONS_REPEATED: &str = "counterfoil_inbox_transactions_repeated_total";
+/// Handlers that panicked.
+pub const PANICS: &str = "counterfoil_inbox_panics_total";
+/// Pauses of a delivery because the database was unavailable or its operation held elsewhere.
+pub const WAITS: &str = "counterfoil_inbox_waits_total";
+/// Answers the broker did not take: the message comes again, as a duplicate where it was applied.
+pub const ANSWERS_LOST: &str = "counterfoil_inbox_answers_lost_total";
+/// Subscriptions opened.
+pub const SUBSCRIPTIONS: &str = "counterfoil_inbox_subscriptions_total";
+/// Failures to subscribe, and subscriptions that ended on an error.
+pub const SUBSCRIPTIONS_LOST: &str = "counterfoil_inbox_subscriptions_lost_total";
+/// Seconds from receipt to the answer, attempts and pauses included.
+pub const SECONDS: &str = "counterfoil_inbox_receive_to_answer_seconds";
+
+/// Handles kept for the life of an inbox: a lookup by name per delivery costs more than the count.
+pub(crate) struct Telemetry {
+    endings: [Counter; Ending::ALL.len()],
+    pub(crate) attempts_failed: Counter,
+    pub(crate) transactions_repeated: Counter,
+    pub(crate) panics: Counter,
+    pub(crate) waits: Counter,
+    pub(crate) answers_lost: Counter,
+    pub(crate) subscriptions: Counter,
+    pub(crate) subscriptions_lost: Counter,
+    seconds: Histogram,
+}
+
+impl Telemetry {
+    pub(crate) fn new(consumer: &str) -> Self {
+        let named = |name| counter!(name, "consumer" => consumer.to_owned());
+        Self {
+            endings: Ending::ALL.map(
+                |ending| counter!(DELIVERIES, "consumer" => consumer.to_owned(), "ending" => ending.as_str()),
+            ),
+            attempts_failed: named(ATTEMPTS_FAILED),
+            transactions_repeated: named(TRANSACTIONS_REPEATED),
+            panics: named(PANICS),
+            waits: named(WAITS),
+            answers_lost: named(ANSWERS_LOST),
+            subscriptions: named(SUBSCRIPTIONS),
+            subscriptions_lost: named(SUBSCRIPTIONS_LOST),
+            seconds: histogram!(SECONDS, "consumer" => consumer.to_owned()),
+        }
+    }
+
+    pub(crate) fn ended(&self, ending: Ending, after: Duration) {
+        if let Some(at) = Ending::ALL.iter().position(|candidate| *candidate == ending) {
+            self.endings[at].increment(1);
+        }
+        self.seconds.record(after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    use metrics::{
+        Gauge, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
+    };
+
+    use super::*;
+
+    /// Series by name and labels.
+    #[derive(Default)]
+    struct Recorded(Mutex<BTreeMap<String, Arc<std::sync::atomic::AtomicU64>>>);
+
+    impl Recorder for Recorded {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            let labels: Vec<_> =
+                key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+            let series = format!("{} {}", key.name(), labels.join(","));
+            Counter::from_arc(self.0.lock().expect("no panic").entry(series).or_default().clone())
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn each_ending_counts_in_a_series_of_its_own() {
+        let recorded = Recorded::default();
+        let telemetry = with_local_recorder(&recorded, || Telemetry::new("billing"));
+        for (times, ending) in Ending::ALL.into_iter().enumerate() {
+            (0..times).for_each(|_| telemetry.ended(ending, Duration::ZERO));
+        }
+        let series = recorded.0.lock().expect("no panic");
+        for (times, ending) in Ending::ALL.into_iter().enumerate() {
+            let name = format!("{DELIVERIES} consumer=billing,ending={ending}");
+            let count = series.get(&name).expect("registered before it happens");
+            assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), times as u64, "{name}");
+        }
+        let others = series.keys().filter(|name| !name.contains("ending="));
+        assert!(others.clone().all(|name| name.ends_with(" consumer=billing")));
+        assert_eq!(others.count(), 7);
+    }
+}
