@@ -32,7 +32,7 @@ pub enum OnceError {
     /// The row was there and gone again, several times in a row: something deletes rows as fast as
     /// they are written.
     #[error(
-        "the operation's row disappears as fast as it is written; check what deletes from inbox_operations"
+        "the operation's row disappears as fast as it is written; check what deletes the rows of the inbox"
     )]
     RowGone,
     /// The database refused.

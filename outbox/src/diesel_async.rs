@@ -43,12 +43,12 @@ where
     keys.sort_unstable();
     keys.dedup();
     for key in &keys {
-        crate::store::postgres::lock(key).execute(tx).await?;
+        crate::store::unnest::lock(key).execute(tx).await?;
     }
     let ids: Vec<MessageId> = rows.iter().map(|row| row.message.id).collect();
     let only = if let [id] = ids[..] { Some(id) } else { None };
     if !rows.is_empty() {
-        let insert = crate::store::postgres::many(&rows).execute(tx);
+        let insert = crate::store::unnest::many(&rows).execute(tx);
         insert.await.map_err(|error| EnqueueError::of_insert(error, only))?;
     }
     Ok(ids)

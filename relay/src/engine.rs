@@ -10,9 +10,10 @@ use transport::Publisher;
 
 use crate::deadline::LeaseDeadline;
 use crate::error::RelayError;
+use crate::flow::{Flow, Totals};
 use crate::held_keys::HeldKeys;
 use crate::lanes::Lanes;
-use crate::session::{Flow, Session, SessionEnd, Totals, Until};
+use crate::session::{Session, SessionEnd, Until};
 use crate::settings::{Settings, SettingsError};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Counters, Ended};

@@ -197,3 +197,77 @@ async fn publish(
     }
     Ok(published)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use message::{Headers, MessageId};
+    use transport::memory::MemoryBroker;
+    use transport::{Exchange, ExchangeKind, Topology};
+
+    use super::*;
+
+    fn message(key: Option<&str>) -> Message {
+        Message {
+            id: MessageId::new(),
+            kind: "test".to_owned(),
+            operation: "o".to_owned(),
+            ordering_key: key.map(str::to_owned),
+            exchange: "events".to_owned(),
+            routing_key: String::new(),
+            headers: Headers::new(),
+            content_type: Message::JSON.to_owned(),
+            payload: "{}".into(),
+            created_at: std::time::SystemTime::now(),
+        }
+    }
+
+    async fn broker() -> MemoryBroker {
+        let broker = MemoryBroker::new();
+        broker.record_published();
+        let exchange = Exchange { name: "events".to_owned(), kind: ExchangeKind::Fanout };
+        broker.declare_exchange(&exchange).await.expect("declares");
+        broker
+    }
+
+    fn lease(age: Duration) -> LeaseDeadline {
+        let asked = Instant::now().checked_sub(age).expect("uptime");
+        LeaseDeadline::new(asked, Duration::from_secs(20))
+    }
+
+    #[tokio::test]
+    async fn nothing_is_published_once_the_lease_may_have_ended() {
+        let broker = broker().await;
+        let publisher: Arc<dyn Publisher> = Arc::new(broker.clone());
+        let deadline = lease(Duration::from_secs(21));
+        let mut lanes =
+            Lanes::open(&publisher, 2, &deadline, &HeldKeys::default()).await.expect("opens");
+        let settled = lanes
+            .dispatch(vec![(1, message(None)), (2, message(Some("k")))], false)
+            .settled()
+            .await;
+        assert!(matches!(settled, Err(LaneEnd::LeaseExpired)), "{settled:?}");
+        assert_eq!(broker.published(), []);
+    }
+
+    #[tokio::test]
+    async fn a_refused_key_holds_back_what_is_already_queued_behind_it() {
+        let broker = broker().await;
+        let publisher: Arc<dyn Publisher> = Arc::new(broker.clone());
+        let deadline = lease(Duration::ZERO);
+        let mut lanes =
+            Lanes::open(&publisher, 2, &deadline, &HeldKeys::default()).await.expect("opens");
+        // No queue is bound, so the first is returned; the second was handed on before that was known.
+        let first = lanes.dispatch(vec![(1, message(Some("k")))], false);
+        let second = lanes.dispatch(vec![(2, message(Some("k")))], false);
+        let first = first.settled().await.expect("settles");
+        assert!(matches!(first[0].fate, Fate::Not(Verdict::Refused(_))), "{first:?}");
+        let second = second.settled().await.expect("settles");
+        assert!(matches!(second[0].fate, Fate::Behind), "{second:?}");
+        // A held message that is tried again is not put behind itself.
+        let again =
+            lanes.dispatch(vec![(1, message(Some("k")))], true).settled().await.expect("settles");
+        assert!(matches!(again[0].fate, Fate::Not(Verdict::Refused(_))), "{again:?}");
+    }
+}

@@ -30,6 +30,7 @@ mod backoff;
 mod deadline;
 mod engine;
 mod error;
+mod flow;
 mod held_keys;
 mod holds;
 mod lanes;

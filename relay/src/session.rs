@@ -1,27 +1,23 @@
 //! One term as holder of the cursor: read, publish, advance, renew, until something ends it.
 
-use std::collections::VecDeque;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use db::{CallError, Db};
 use diesel::result::Error;
-use outbox::reader::{Advance, Chunk, Due, Hold, Lease, LogStore, Position, ReadLimit};
+use outbox::reader::{Advance, Chunk, Due, HoldReason, Lease, LogStore, ReadLimit};
 use tokio::time::{Instant as Timer, sleep_until};
 
 use crate::deadline::LeaseDeadline;
+use crate::flow::{DbResult, Flow, InFlight, Settled, Work, done, settled};
 use crate::held_keys::HeldKeys;
 use crate::holds::{self, Round, RoundError};
-use crate::lanes::{Dispatched, LaneEnd, Lanes, Published};
+use crate::lanes::{Dispatched, LaneEnd, Lanes};
 use crate::settings::Settings;
 use crate::settle::{holds_of, unpublishable};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Counters;
-
-type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type DbResult<T> = Result<T, CallError<Error>>;
 
 /// Every way a session can end.
 pub(crate) enum SessionEnd {
@@ -58,75 +54,6 @@ pub(crate) struct Session<C: LogStore> {
     pub(crate) held_keys: HeldKeys,
     pub(crate) until: Until,
     pub(crate) flow: Flow,
-}
-
-/// What is under way.
-pub(crate) struct Flow {
-    /// Where the next read starts; runs ahead of the stored cursor.
-    position: Position,
-    reading: Option<Work<DbResult<Chunk>>>,
-    in_flight: VecDeque<InFlight>,
-    advancing: Option<Work<DbResult<Advance>>>,
-    renewing: Option<Work<DbResult<Advance>>>,
-    looking: Option<Work<DbResult<Vec<Due>>>>,
-    retrying: Option<Work<Result<Round, RoundError>>>,
-    loading_keys: Option<Work<DbResult<Vec<String>>>>,
-    /// A key may be free again: load the set anew as soon as nothing is in flight.
-    keys_stale: bool,
-    stopping: bool,
-    exhausted: bool,
-    empty_reads: u32,
-    next_read: Timer,
-    next_renewal: Timer,
-    next_look: Timer,
-    pub(crate) totals: Totals,
-}
-
-/// What a session did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) confirmed: u64,
-    pub(crate) held: u64,
-}
-
-/// One chunk on its way.
-struct InFlight {
-    next: Position,
-    holds: Vec<Hold>,
-    settled: Work<Result<Vec<Published>, LaneEnd>>,
-}
-
-impl Flow {
-    pub(crate) fn from(position: Position) -> Self {
-        let now = Timer::now();
-        Self {
-            position,
-            reading: None,
-            in_flight: VecDeque::new(),
-            advancing: None,
-            renewing: None,
-            looking: None,
-            retrying: None,
-            loading_keys: None,
-            keys_stale: true,
-            stopping: false,
-            exhausted: false,
-            empty_reads: 0,
-            next_read: now,
-            next_renewal: now,
-            next_look: now,
-            totals: Totals::default(),
-        }
-    }
-
-    fn idle(&self) -> bool {
-        self.reading.is_none()
-            && self.in_flight.is_empty()
-            && self.advancing.is_none()
-            && self.looking.is_none()
-            && self.retrying.is_none()
-            && self.loading_keys.is_none()
-    }
 }
 
 impl<C: LogStore> Session<C> {
@@ -254,7 +181,7 @@ impl<C: LogStore> Session<C> {
         self.counters.held(&holds);
         self.flow.totals.confirmed += confirmed.len() as u64;
         self.flow.totals.held += holds.len() as u64;
-        if holds.iter().any(|hold| hold.reason != outbox::reader::HoldReason::Delayed) {
+        if holds.iter().any(|hold| hold.reason != HoldReason::Delayed) {
             // A key may have been refused by a lane that does not know of one put aside here.
             holds
                 .iter()
@@ -333,40 +260,9 @@ impl<C: LogStore> Session<C> {
     }
 }
 
-struct Settled {
-    next: Position,
-    holds: Vec<Hold>,
-    published: Result<Vec<Published>, LaneEnd>,
-}
-
 fn lane_end(end: LaneEnd) -> SessionEnd {
     match end {
         LaneEnd::Unavailable(error) => SessionEnd::Broker(error),
         LaneEnd::LeaseExpired => SessionEnd::LeaseExpired,
-    }
-}
-
-/// Waits for work that may not be there. Dropping it in the middle loses nothing: the work stays in
-/// its slot.
-async fn done<T>(slot: &mut Option<Work<T>>) -> T {
-    match slot {
-        Some(work) => {
-            let value = work.await;
-            *slot = None;
-            value
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for the oldest chunk.
-async fn settled(in_flight: &mut VecDeque<InFlight>) -> Settled {
-    let published = match in_flight.front_mut() {
-        Some(oldest) => (&mut oldest.settled).await,
-        None => std::future::pending().await,
-    };
-    match in_flight.pop_front() {
-        Some(InFlight { next, holds, .. }) => Settled { next, holds, published },
-        None => std::future::pending().await,
     }
 }

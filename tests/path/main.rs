@@ -7,3 +7,4 @@
 )]
 
 mod a_row_inserted_with_psql_arrives;
+mod compose_commands;

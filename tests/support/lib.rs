@@ -14,6 +14,7 @@ pub mod feed;
 pub mod inbox;
 pub mod process;
 pub mod proxy;
+pub mod readers;
 pub mod services;
 
 use std::time::Duration;

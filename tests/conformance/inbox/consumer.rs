@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diesel::result::Error;
-use inbox::{
-    BuildError, Context, Ending, Failure, Handler, Inbox, Outcome, Reason, RunError, Settings,
-};
+use inbox::{Context, Ending, Failure, Handler, Inbox, Outcome, Reason, Settings};
 use message::{Fingerprint, OperationKey};
 use support::feed::{Answer, Feed};
 use support::inbox::{BILLING, Payment, Running, Store, crediting, parked};

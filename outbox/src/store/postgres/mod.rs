@@ -7,5 +7,3 @@ mod produce;
 pub(crate) mod read;
 
 pub(crate) use produce::{insert, serialize};
-#[cfg(feature = "diesel-async")]
-pub(crate) use produce::{lock, many};
