@@ -90,6 +90,7 @@ async fn with_messages_flowing() {
         (conn, numbers) = producing.await.expect("produces");
     }
     let mut relay = start();
+    relay.wait_for("relaying");
     support::eventually("the outbox is drained", async || {
         outbox::reader::LogStore::pending(&mut conn, "relay").expect("counts") == 0
     })

@@ -38,3 +38,8 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         .await
         .unwrap_or_else(|_| panic!("never came true: {what}"));
 }
+
+/// The README, whose example is compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

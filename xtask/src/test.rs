@@ -28,7 +28,13 @@ pub(crate) fn run(args: &[String], signals: &Signals) -> Result<Vec<ExitStatus>>
         services.lend(doc.args(WHOLE));
         ended.push(shell::run(&mut doc, signals)?);
     }
-    let mut runner = if nextest { cargo(&["nextest", "run"]) } else { cargo(&["test"]) };
+    // All of it, whatever fails first: one run is to show everything that is wrong.
+    let runner = if nextest {
+        &["nextest", "run", "--no-fail-fast"][..]
+    } else {
+        &["test", "--no-fail-fast"]
+    };
+    let mut runner = cargo(runner);
     services.lend(runner.args(WHOLE).args(args));
     ended.push(shell::run(&mut runner, signals)?);
     if ended.first().is_some_and(|doc| ended.len() > 1 && !doc.success()) {
