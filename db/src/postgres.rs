@@ -1,10 +1,20 @@
 use diesel::connection::SimpleConnection;
-use diesel::result::Error;
-use diesel::{Connection, PgConnection};
+use diesel::result::{DatabaseErrorKind, Error};
+use diesel::sql_types::Integer;
+use diesel::{Connection, PgConnection, QueryableByName, RunQueryDsl, sql_query};
 use url::Url;
 
 use crate::address::{redacted, scrubbed};
 use crate::{Backend, OpenError, Settings};
+
+/// The first with `xid8` and `pg_snapshot`.
+const OLDEST: i32 = 130_000;
+
+#[derive(QueryableByName)]
+struct Server {
+    #[diesel(sql_type = Integer)]
+    version: i32,
+}
 
 impl Backend for PgConnection {
     fn address(address: &str, settings: &Settings) -> Result<String, OpenError> {
@@ -43,6 +53,13 @@ impl Backend for PgConnection {
     }
 
     fn prepare(&mut self, settings: &Settings) -> Result<(), Error> {
+        let server: Server =
+            sql_query("SELECT current_setting('server_version_num')::int AS version")
+                .get_result(self)?;
+        if server.version < OLDEST {
+            let text = format!("PostgreSQL 13 or newer is needed, and this is {}", server.version);
+            return Err(Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)));
+        }
         // Guards only, nothing the algorithms rely on: behind a transaction pooler a session's
         // settings may be another client's.
         self.batch_execute(&format!(

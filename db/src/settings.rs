@@ -4,8 +4,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Most connections held. Default 8. A relay needs 3; an inbox needs one per worker and one
-    /// more. Raise it when calls fail with [`CallError::PoolExhausted`](crate::CallError).
+    /// Most connections held. Default 8. A relay needs 3; an inbox needs one per worker. Raise it when calls fail with [`CallError::PoolExhausted`](crate::CallError).
     pub pool_size: u32,
     /// Longest wait for a free connection, opening one included. Default 10 s.
     pub acquire_timeout: Duration,

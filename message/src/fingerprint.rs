@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 ///
 /// JSON payloads are canonicalised first (object keys sorted, no white space, numbers as parsed),
 /// so two encoders agree. RFC 8785 is deliberately not used: it passes numbers through `f64`, where
-/// two large amounts can become equal, and a changed amount must never look like a duplicate.
+/// two large amounts can become equal. Here whole numbers below 2^64 are told apart exactly;
+/// fractions and larger numbers are read as `f64`, so write money in minor units or as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 

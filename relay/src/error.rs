@@ -23,7 +23,7 @@ pub enum RelayError {
     SchemaChanged(#[source] Error),
     /// The relay's role may not do its work.
     #[error(
-        "the database role lacks a right: {0}; grant SELECT on outbox_messages and its sequence, and SELECT, INSERT, UPDATE, DELETE on outbox_cursors and outbox_holds"
+        "the database role lacks a right: {0}; grant SELECT on counterfoil_schema, outbox_messages and its sequence, SELECT, INSERT and UPDATE on outbox_cursors, and SELECT, INSERT and DELETE on outbox_holds"
     )]
     Denied(#[source] Error),
     /// The database failed. Only from [`Relay::run_once`](crate::Relay::run_once); `run` waits.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use db::{CallError, Db};
 use diesel::result::Error;
-use outbox::reader::{Advance, Due, Held, Lease, LogStore, ReadLimit};
+use outbox::reader::{Advance, Due, Held, Hold, Lease, LogStore, ReadLimit};
 
 use crate::lanes::{Dispatched, LaneEnd};
 use crate::settings::Settings;
@@ -19,18 +19,28 @@ pub(crate) enum Round {
     LeaseLost,
 }
 
+/// Held messages on their way again.
+pub(crate) struct Attempt {
+    /// How often each was tried before.
+    pub(crate) attempts: HashMap<i64, u32>,
+    /// Those that cannot be tried.
+    pub(crate) spoilt: Vec<Hold>,
+    pub(crate) dispatched: Dispatched,
+}
+
 /// Waits for the attempts at held messages and records how they ended.
 pub(crate) async fn finish<C: LogStore>(
     db: Db<C>,
     lease: Lease,
     settings: Arc<Settings>,
     counters: Counters,
-    attempts: HashMap<i64, u32>,
-    dispatched: Dispatched,
+    attempt: Attempt,
 ) -> Result<Round, RoundError> {
+    let Attempt { attempts, spoilt, dispatched } = attempt;
     let published = dispatched.settled().await.map_err(RoundError::Lane)?;
     let tried = |seq| attempts.get(&seq).copied().unwrap_or(0);
-    let (confirmed, holds) = holds_of(&settings, &counters, published, tried);
+    let (confirmed, mut holds) = holds_of(&settings, &counters, published, tried);
+    holds.extend(spoilt);
     counters.held(&holds);
     let freed = !confirmed.is_empty();
     let results: Vec<Held> = confirmed

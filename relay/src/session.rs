@@ -12,8 +12,8 @@ use tokio::time::{Instant as Timer, sleep_until};
 use crate::deadline::LeaseDeadline;
 use crate::flow::{DbResult, Flow, InFlight, Settled, Work, done, settled};
 use crate::held_keys::HeldKeys;
-use crate::holds::{self, Round, RoundError};
-use crate::lanes::{Dispatched, LaneEnd, Lanes};
+use crate::holds::{self, Attempt, Round, RoundError};
+use crate::lanes::{LaneEnd, Lanes};
 use crate::settings::Settings;
 use crate::settle::{holds_of, unpublishable};
 use crate::shutdown::Shutdown;
@@ -213,15 +213,23 @@ impl<C: LogStore> Session<C> {
             return Ok(());
         }
         let attempts = due.iter().map(|due| (due.entry.seq, due.attempts)).collect();
-        let messages = due.into_iter().map(|due| (due.entry.seq, due.entry.message)).collect();
-        let dispatched: Dispatched = self.lanes.dispatch(messages, true);
+        let mut spoilt = Vec::new();
+        let mut messages = Vec::new();
+        for Due { mut entry, .. } in due {
+            // Its time has come: only a row that is no message at all stays.
+            entry.delayed = false;
+            match unpublishable(&entry) {
+                Some(hold) => spoilt.push(hold),
+                None => messages.push((entry.seq, entry.message)),
+            }
+        }
+        let dispatched = self.lanes.dispatch(messages, true);
         self.flow.retrying = Some(Box::pin(holds::finish(
             self.db.clone(),
             self.lease.clone(),
             self.settings.clone(),
             self.counters.clone(),
-            attempts,
-            dispatched,
+            Attempt { attempts, spoilt, dispatched },
         )));
         Ok(())
     }

@@ -29,7 +29,7 @@ impl MemoryBroker {
     #[must_use]
     pub fn new() -> Self {
         let shared = Shared { state: Mutex::new(State::new()), changed: Notify::new() };
-        Self { shared: Arc::new(shared), publish_timeout: Duration::from_secs(30) }
+        Self { shared: Arc::new(shared), publish_timeout: Duration::from_secs(10) }
     }
 
     /// Sets how long [`Lane::publish`] waits on a blocked or paused broker. Default 30 s. Counts for

@@ -18,14 +18,14 @@ pub struct RabbitSettings {
     /// Name of the connections in the broker's tools. Default `counterfoil`; the role (`publish` or
     /// `consume`) is added.
     pub connection_name: String,
-    /// Heartbeat asked for. Default 10 s, whole seconds from 1 to 65,535; the broker may lower it. A
+    /// Heartbeat asked for. Default 5 s, whole seconds from 1 to 65,535; the broker may lower it. A
     /// silent peer is given up after two of them. Below 5 s a busy broker is taken for a dead one.
     pub heartbeat: Duration,
     /// Longest wait for the connection and for each single request on it: opening a channel,
     /// declaring, acknowledging, closing. Default 10 s. Raise it for far or slow brokers.
     pub connect_timeout: Duration,
     /// Longest time one batch may take to be written and confirmed, recovery from a refused message
-    /// included. Default 30 s. After it the outcome is unknown and the batch is sent again: raise it
+    /// included. Default 10 s. After it the outcome is unknown and the batch is sent again: raise it
     /// when large batches meet slow disks, and keep it under the relay's lease.
     pub publish_timeout: Duration,
     /// Most messages in flight on a lane before their confirms are awaited. Default 1,000. The
@@ -47,9 +47,9 @@ impl Default for RabbitSettings {
         Self {
             url: "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned(),
             connection_name: "counterfoil".to_owned(),
-            heartbeat: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
-            publish_timeout: Duration::from_secs(30),
+            publish_timeout: Duration::from_secs(10),
             window: 1_000,
         }
     }

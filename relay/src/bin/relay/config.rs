@@ -176,14 +176,10 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
         log,
         log_json,
     } = overrides.clone();
-    place(&mut config.database.url, database_url);
-    place(&mut config.broker.url, amqp_url);
-    if let Some(path) = database_url_file.or(config.database.url_file.take()) {
-        config.database.url = Some(read_secret(&path)?);
-    }
-    if let Some(path) = amqp_url_file.or(config.broker.url_file.take()) {
-        config.broker.url = Some(read_secret(&path)?);
-    }
+    let Database { url, url_file, .. } = &mut config.database;
+    address(url, url_file.take(), database_url, database_url_file)?;
+    let Broker { url, url_file, .. } = &mut config.broker;
+    address(url, url_file.take(), amqp_url, amqp_url_file)?;
     place(&mut config.relay.cursor, cursor);
     place(&mut config.relay.lease, lease);
     place(&mut config.broker.heartbeat, heartbeat);
@@ -193,6 +189,24 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
     place(&mut config.log.filter, log);
     place(&mut config.log.json, log_json);
     Ok(config)
+}
+
+/// An address: what flags and environment say goes before the settings file, and of two on one level
+/// the address itself goes before the file that holds it.
+fn address(
+    slot: &mut Option<Secret>,
+    file: Option<PathBuf>,
+    given: Option<Secret>,
+    given_file: Option<PathBuf>,
+) -> Result<()> {
+    *slot = match (given, given_file, slot.take(), file) {
+        (Some(given), ..) => Some(given),
+        (None, Some(path), ..) => Some(read_secret(&path)?),
+        (None, None, Some(configured), _) => Some(configured),
+        (None, None, None, Some(path)) => Some(read_secret(&path)?),
+        (None, None, None, None) => None,
+    };
+    Ok(())
 }
 
 fn place<T>(slot: &mut Option<T>, value: Option<T>) {
@@ -263,6 +277,19 @@ mod tests {
             assert!(error.contains(expected) && !error.contains("canary"), "{error}");
         }
         std::fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file_and_an_address_before_a_path() {
+        let secret = |text: &str| Some(Secret::from(text));
+        let missing = || Some(PathBuf::from("/nonexistent"));
+        let mut slot = secret("file");
+        address(&mut slot, missing(), secret("flag"), missing()).expect("no path is read");
+        assert_eq!(slot.as_ref().map(Secret::reveal), Some("flag"));
+        let mut slot = secret("file");
+        address(&mut slot, missing(), None, None).expect("no path is read");
+        assert_eq!(slot.as_ref().map(Secret::reveal), Some("file"));
+        assert!(address(&mut slot, None, None, missing()).is_err(), "a named path must be there");
     }
 
     #[test]
