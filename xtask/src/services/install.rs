@@ -178,7 +178,14 @@ fn direct(dir: &Path) -> bool {
 fn libpq() -> bool {
     env::var_os("PQ_LIB_DIR").is_some()
         || shell::works("pkg-config", &["--exists", "libpq"])
-        || shell::works("pg_config", &["--libdir"])
+        || shell::probe(Command::new("pg_config").arg("--libdir")).is_ok_and(|output| {
+            // Not pg_config alone: Debian has one in a package without the library to link.
+            linkable(Path::new(String::from_utf8_lossy(&output.stdout).trim()))
+        })
+}
+
+fn linkable(folder: &Path) -> bool {
+    ["libpq.so", "libpq.a", "libpq.dylib"].iter().any(|library| folder.join(library).exists())
 }
 
 /// The first program of this name on the path.
@@ -225,6 +232,18 @@ mod tests {
         let machine = Machine { apt: true, sudo: true, ..BARE };
         let expected = Plan::Apt { sudo: true, packages: vec!["postgresql", "libpq-dev"] };
         assert_eq!(plan(&[Need::Postgres, Need::Libpq], machine), expected);
+    }
+
+    #[test]
+    fn a_folder_with_only_the_runtime_library_is_not_enough_to_link() {
+        let dir = env::temp_dir().join(format!("xtask-libpq-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("libpq.so.5"), "").unwrap();
+        let without = linkable(&dir);
+        fs::write(dir.join("libpq.so"), "").unwrap();
+        let with = linkable(&dir);
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!((without, with), (false, true));
     }
 
     #[test]
