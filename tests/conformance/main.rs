@@ -7,6 +7,7 @@
 )]
 
 mod inbox;
+mod migrations;
 mod outbox;
 mod relay;
 mod transport;

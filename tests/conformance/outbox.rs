@@ -17,6 +17,7 @@ macro_rules! on_every_store {
 }
 
 mod cursor;
+mod diesel_async;
 mod enqueue;
 
 /// A store under test: a migrated database, and what its SQL calls things.

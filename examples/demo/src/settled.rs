@@ -44,6 +44,12 @@ impl Standing {
         })
     }
 
+    /// Everything published and nothing left in the queues.
+    #[cfg(test)]
+    pub(crate) const fn made(announced: Announced, repeats: Repeats) -> Self {
+        Self { announced, repeats, pending: 0, waiting: 0, billing: 0, naive: 0 }
+    }
+
     /// Whether everything told so far has arrived everywhere.
     const fn is_settled(&self) -> bool {
         let told = &self.announced;

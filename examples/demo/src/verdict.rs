@@ -166,3 +166,85 @@ fn provoked_as_planned(
 fn count_map<K, V>(map: &HashMap<K, V>) -> i64 {
     i64::try_from(map.len()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hdrhistogram::Histogram;
+
+    use super::*;
+    use crate::figures::Account;
+    use crate::settled::Standing;
+    use crate::shop::{Announced, Credit, Repeats};
+
+    fn credits(payments: &[(&str, i64)]) -> Account {
+        let credit = |&(payment, cents): &(&str, i64)| Credit {
+            payment_id: payment.to_owned(),
+            cents,
+            paid_at: 0,
+            credited_at: 1,
+        };
+        Account {
+            balance: payments.iter().map(|(_, cents)| cents).sum(),
+            credits: payments.iter().map(credit).collect(),
+        }
+    }
+
+    /// Two payments, one told again; one delivery repeated to each consumer. The altered amount is left
+    /// out, since a parked message cannot be made by hand.
+    fn figures() -> Figures {
+        Figures {
+            standing: Standing::made(
+                Announced { first: 2, again: 1, altered: 0 },
+                Repeats { duplicates: 2, conflicts: 0 },
+            ),
+            payments: [("a".to_owned(), 5), ("b".to_owned(), 7)].into(),
+            billing: credits(&[("a", 5), ("b", 7)]),
+            naive: credits(&[("a", 5), ("a", 5), ("b", 7), ("b", 7)]),
+            parked: Vec::new(),
+            latency: Histogram::new(3).expect("a histogram"),
+            elapsed: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn whatever_is_off_is_said() {
+        type Spoil = fn(&mut Figures);
+        let cases: [(Spoil, &str); 11] = [
+            (|_| {}, "no payment was told with another amount"),
+            (
+                |f| f.billing.balance += 1,
+                "the inbox's balance is 0.13 EUR and the true one 0.12 EUR",
+            ),
+            (|f| drop(f.billing.credits.pop()), "1 payments were not credited through the inbox"),
+            (
+                |f| f.billing.credits[1].payment_id = "a".to_owned(),
+                "1 payments were credited more than once",
+            ),
+            (|f| f.billing.credits[0].cents = 6, "an amount that was not paid"),
+            (|f| f.naive.balance = 12, "the naive consumer is right"),
+            (|f| f.naive.credits.truncate(2), "1 payments never reached the naive consumer"),
+            (|f| f.standing.pending = 3, "3 committed messages were not published"),
+            (|f| f.standing.waiting = 4, "4 messages are left in the queues"),
+            (
+                |f| f.standing.repeats.duplicates = 0,
+                "1 payments were told a second time and 0 duplicates found",
+            ),
+            (
+                |f| f.standing.announced.altered = 1,
+                "1 payments were told with another amount and 0 conflicts parked",
+            ),
+        ];
+        for (spoil, expected) in cases {
+            let mut figures = figures();
+            spoil(&mut figures);
+            let problems = problems(&figures, None);
+            assert!(
+                problems.iter().any(|problem| problem.contains(expected)),
+                "{expected}: {problems:?}"
+            );
+        }
+        assert_eq!(problems(&figures(), None).len(), 1, "{:?}", problems(&figures(), None));
+    }
+}
