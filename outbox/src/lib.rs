@@ -36,6 +36,12 @@
 //! With the feature `reader` the crate also holds the other end of the log, which the relay drives:
 //! [`reader`] explains it.
 
+// Without a backend there is nowhere to write to; the crate still documents and compiles.
+#![cfg_attr(
+    not(any(feature = "postgres", feature = "sqlite")),
+    allow(dead_code, unused_imports, unused_macros)
+)]
+
 mod backend;
 #[cfg(feature = "diesel-async")]
 pub mod diesel_async;

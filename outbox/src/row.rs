@@ -38,6 +38,12 @@ fn clamped(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(FAR).min(FAR)
 }
 
+/// A duration in microseconds, far from overflow when a database adds it to its clock.
+#[cfg(feature = "reader")]
+pub(crate) fn micros(duration: Duration) -> i64 {
+    clamped(duration)
+}
+
 /// A time of the database in microseconds since 1970, as a `SystemTime`.
 #[cfg(feature = "reader")]
 pub(crate) fn time_of(micros: i64) -> SystemTime {

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::Entry;
+use crate::row::micros;
 
 /// A message the cursor passes without its being published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,4 +116,36 @@ pub enum Held {
     },
     /// Held on.
     Still(Hold),
+}
+
+/// A hold's result as it is stored.
+pub(crate) struct Stored<'a> {
+    pub(crate) state: &'static str,
+    pub(crate) attempts: i32,
+    /// The wait in microseconds; `None` until the message's own `deliver_after`.
+    pub(crate) after: Option<i64>,
+    pub(crate) error: &'a str,
+}
+
+impl HoldResult {
+    pub(crate) fn stored(&self) -> Stored<'_> {
+        let (state, attempts, after, error) = match self {
+            Self::UntilDue => ("waiting", 0, None, ""),
+            Self::UntilFirst => ("waiting", 0, Some(0), ""),
+            Self::Again { attempts, after, error } => {
+                ("waiting", *attempts, Some(micros(*after)), &error[..])
+            }
+            Self::Dead { attempts, error } => ("dead", *attempts, Some(0), &error[..]),
+        };
+        Stored { state, attempts: i32::try_from(attempts).unwrap_or(i32::MAX), after, error }
+    }
+}
+
+impl Held {
+    pub(crate) fn seq(&self) -> i64 {
+        match self {
+            Self::Published { seq } => *seq,
+            Self::Still(hold) => hold.seq,
+        }
+    }
 }

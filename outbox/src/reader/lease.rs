@@ -37,3 +37,10 @@ pub enum Advance {
     /// Somebody else has the lease; nothing was written.
     LeaseLost,
 }
+
+impl Advance {
+    /// What a write fenced by the epoch brought, by the number of rows it changed.
+    pub(crate) const fn of(rows: usize) -> Self {
+        if rows == 0 { Self::LeaseLost } else { Self::Done }
+    }
+}

@@ -62,6 +62,7 @@ mod log;
 mod position;
 
 pub use entry::{Chunk, Entry, ReadLimit};
+pub(crate) use hold::Stored;
 pub use hold::{Due, Held, Hold, HoldReason, HoldResult};
 pub use lease::{Advance, Claim, Lease};
 pub use log::LogStore;

@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
 use crate::reader::{Advance, Claim, Hold, Late, Lease, Position};
+use crate::row::micros;
 use crate::store::postgres::holds;
 
 #[derive(QueryableByName)]
@@ -33,10 +34,6 @@ struct Busy {
 struct Count {
     #[diesel(sql_type = BigInt)]
     count: i64,
-}
-
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
 }
 
 /// Takes the lease of a cursor if it is free, expired or the owner's own.
@@ -93,7 +90,7 @@ pub(crate) fn renew(conn: &mut PgConnection, lease: &Lease) -> QueryResult<Advan
     .bind::<BigInt, _>(lease.epoch)
     .bind::<BigInt, _>(micros(lease.ttl))
     .execute(conn)?;
-    Ok(fenced(rows))
+    Ok(Advance::of(rows))
 }
 
 /// Gives the lease up. The epoch stays, and with it the fence against this holder.
@@ -105,7 +102,7 @@ pub(crate) fn release(conn: &mut PgConnection, lease: &Lease) -> QueryResult<Adv
     .bind::<Text, _>(&lease.cursor)
     .bind::<BigInt, _>(lease.epoch)
     .execute(conn)?;
-    Ok(fenced(rows))
+    Ok(Advance::of(rows))
 }
 
 /// Moves the cursor and records what was held back, both or neither.
@@ -151,9 +148,5 @@ fn move_cursor(conn: &mut PgConnection, lease: &Lease, to: &Position) -> QueryRe
     .bind::<Nullable<BigInt>, _>(to.late.as_ref().map(|late| late.seq))
     .bind::<Nullable<Text>, _>(to.late.as_ref().map(|late| &late.snapshot))
     .execute(conn)?;
-    Ok(fenced(rows))
-}
-
-pub(super) const fn fenced(rows: usize) -> Advance {
-    if rows == 0 { Advance::LeaseLost } else { Advance::Done }
+    Ok(Advance::of(rows))
 }

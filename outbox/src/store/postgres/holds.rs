@@ -2,9 +2,9 @@ use diesel::pg::PgConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Integer, Nullable, Text};
 
-use super::cursor::{micros, renew};
+use super::cursor::renew;
 use super::read::{Row, RowSql, columns, entry};
-use crate::reader::{Advance, Due, Held, Hold, HoldReason, HoldResult, Lease, ReadLimit};
+use crate::reader::{Advance, Due, Held, Hold, HoldReason, Lease, ReadLimit, Stored};
 
 #[derive(QueryableByName)]
 struct Key {
@@ -68,13 +68,9 @@ pub(crate) fn settle(
             Advance::Done => {}
         }
         for result in results {
-            let seq = match result {
-                Held::Published { seq } => *seq,
-                Held::Still(hold) => hold.seq,
-            };
             diesel::sql_query("DELETE FROM outbox_holds WHERE cursor = $1 AND seq = $2")
                 .bind::<Text, _>(&lease.cursor)
-                .bind::<BigInt, _>(seq)
+                .bind::<BigInt, _>(result.seq())
                 .execute(conn)?;
             if let Held::Still(hold) = result {
                 insert(conn, &lease.cursor, std::slice::from_ref(hold))?;
@@ -98,14 +94,7 @@ pub(crate) fn held_keys(conn: &mut PgConnection, cursor: &str) -> QueryResult<Ve
 /// A delay counts from `deliver_after` as stored, any other wait from the database's present time.
 pub(super) fn insert(conn: &mut PgConnection, cursor: &str, holds: &[Hold]) -> QueryResult<()> {
     for hold in holds {
-        let (state, attempts, after, error) = match &hold.result {
-            HoldResult::UntilDue => ("waiting", 0, None, ""),
-            HoldResult::UntilFirst => ("waiting", 0, Some(0), ""),
-            HoldResult::Again { attempts, after, error } => {
-                ("waiting", *attempts, Some(micros(*after)), &error[..])
-            }
-            HoldResult::Dead { attempts, error } => ("dead", *attempts, Some(0), &error[..]),
-        };
+        let Stored { state, attempts, after, error } = hold.result.stored();
         diesel::sql_query(
             "INSERT INTO outbox_holds (cursor, seq, state, reason, attempts, not_before, last_error, ordering_key)
              VALUES ($1, $2, $3, $4, $5,
@@ -118,7 +107,7 @@ pub(super) fn insert(conn: &mut PgConnection, cursor: &str, holds: &[Hold]) -> Q
         .bind::<BigInt, _>(hold.seq)
         .bind::<Text, _>(state)
         .bind::<Text, _>(hold.reason.as_str())
-        .bind::<Integer, _>(i32::try_from(attempts).unwrap_or(i32::MAX))
+        .bind::<Integer, _>(attempts)
         .bind::<Nullable<BigInt>, _>(after)
         .bind::<Text, _>(error)
         .bind::<Nullable<Text>, _>(hold.ordering_key.as_ref())

@@ -5,6 +5,7 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 use diesel::sqlite::SqliteConnection;
 
 use crate::reader::{Advance, Claim, Hold, Lease, Position};
+use crate::row::micros;
 use crate::store::sqlite::holds;
 
 #[derive(QueryableByName)]
@@ -36,10 +37,6 @@ macro_rules! now {
     };
 }
 pub(super) use now;
-
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
-}
 
 /// Takes the lease of a cursor if it is free, expired or the owner's own.
 pub(crate) fn claim(
@@ -96,7 +93,7 @@ pub(crate) fn renew(conn: &mut SqliteConnection, lease: &Lease) -> QueryResult<A
     .bind::<BigInt, _>(lease.epoch)
     .bind::<BigInt, _>(micros(lease.ttl))
     .execute(conn)?;
-    Ok(fenced(rows))
+    Ok(Advance::of(rows))
 }
 
 /// Gives the lease up. The epoch stays, and with it the fence against this holder.
@@ -108,7 +105,7 @@ pub(crate) fn release(conn: &mut SqliteConnection, lease: &Lease) -> QueryResult
     .bind::<Text, _>(&lease.cursor)
     .bind::<BigInt, _>(lease.epoch)
     .execute(conn)?;
-    Ok(fenced(rows))
+    Ok(Advance::of(rows))
 }
 
 /// Moves the cursor and records what was held back, both or neither.
@@ -149,9 +146,5 @@ fn move_cursor(conn: &mut SqliteConnection, lease: &Lease, to: &Position) -> Que
     .bind::<BigInt, _>(micros(lease.ttl))
     .bind::<BigInt, _>(to.seq)
     .execute(conn)?;
-    Ok(fenced(rows))
-}
-
-pub(super) const fn fenced(rows: usize) -> Advance {
-    if rows == 0 { Advance::LeaseLost } else { Advance::Done }
+    Ok(Advance::of(rows))
 }
