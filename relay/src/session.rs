@@ -163,7 +163,15 @@ impl<C: LogStore> Session<C> {
         let mut messages = Vec::with_capacity(chunk.entries.len());
         for entry in chunk.entries {
             match unpublishable(&entry) {
-                Some(hold) => holds.push(hold),
+                Some(hold) => {
+                    // Known before anything later is dispatched. Nobody waits for a delayed one.
+                    if let (Some(key), true) =
+                        (&hold.ordering_key, hold.reason != HoldReason::Delayed)
+                    {
+                        self.held_keys.add(key);
+                    }
+                    holds.push(hold);
+                }
                 None => messages.push((entry.seq, entry.message)),
             }
         }
@@ -181,13 +189,6 @@ impl<C: LogStore> Session<C> {
         self.counters.held(&holds);
         self.flow.totals.confirmed += confirmed.len() as u64;
         self.flow.totals.held += holds.len() as u64;
-        if holds.iter().any(|hold| hold.reason != HoldReason::Delayed) {
-            // A key may have been refused by a lane that does not know of one put aside here.
-            holds
-                .iter()
-                .filter_map(|hold| hold.ordering_key.as_deref())
-                .for_each(|key| self.held_keys.add(key));
-        }
         let lease = self.lease.clone();
         self.flow.next_renewal = Timer::now() + self.settings.lease / 3;
         self.flow.advancing = Some(self.fenced(move |conn| conn.advance(&lease, &next, &holds)));

@@ -97,3 +97,31 @@ on_every_store!(
     a_poison_message_is_dead_at_once_and_alone,
     a_missing_exchange_holds_its_messages_until_it_is_there,
 );
+
+/// SQLite keeps text that is not UTF-8: a row nothing can be sent of, whatever the constraints say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_no_message_is_dead_and_its_key_waits() {
+    let path = Path::<diesel::SqliteConnection>::new().await;
+    path.enqueue_facts("a", 1..=1).await;
+    path.sql(
+        "INSERT INTO outbox_messages (kind, operation, ordering_key, payload)
+         VALUES ('test.fact', CAST(x'ff' AS TEXT), 'a', CAST('{}' AS BLOB))",
+    )
+    .await;
+    path.enqueue_facts("a", 2..=2).await;
+    path.enqueue_facts("b", 1..=1).await;
+    path.run_once().await;
+    path.run_once().await;
+    assert_eq!(
+        path.count("outbox_holds WHERE state = 'dead' AND last_error LIKE '%UTF-8%'").await,
+        1
+    );
+    let mut published = path.published();
+    published.sort();
+    assert_eq!(published, ["a-1", "b-1"]);
+    assert_eq!(path.count("outbox_holds WHERE reason = 'behind'").await, 1);
+    // An operator discards it: the key goes on.
+    path.sql("DELETE FROM outbox_holds WHERE state = 'dead'").await;
+    path.run_once().await;
+    assert_eq!(path.published().last().map(String::as_str), Some("a-2"));
+}
