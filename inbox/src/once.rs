@@ -196,9 +196,9 @@ impl<'a> Once<'a> {
             }
         };
         let json = serde_json::to_string(&result).map_err(OnceError::UnwritableResult)?;
-        if json != "null" {
-            C::Backend::store_result(tx, &self.row, &json).map_err(OnceError::from)?;
-        }
+        // Also for a null: in a transaction that PostgreSQL has aborted (a handler swallowed an error)
+        // COMMIT rolls back without an error, and this statement is the one that finds out.
+        C::Backend::store_result(tx, &self.row, &json).map_err(OnceError::from)?;
         Ok(result)
     }
 }

@@ -94,7 +94,14 @@ impl<C: LogStore> Relay<C> {
             };
             match self.judge(end, ever_connected)? {
                 After::Stop => return Ok(()),
-                After::StandBy => failures = 0,
+                After::StandBy => {
+                    failures = 0;
+                    // Two that share an `owner` by mistake would take the lease from each other at once.
+                    tokio::select! {
+                        () = shutdown.asked() => return Ok(()),
+                        () = tokio::time::sleep(self.settings.standby_poll) => {}
+                    }
+                }
                 After::Wait => {
                     // A session that lasted was no failed attempt to connect.
                     failures = if started.elapsed() > self.settings.reconnect.longest {

@@ -63,7 +63,6 @@ impl<C: LogStore> Session<C> {
         shutdown: &mut Shutdown<impl Future<Output = ()>>,
     ) -> SessionEnd {
         let mut give_up = Timer::now();
-        self.flow.next_renewal = Timer::now() + self.settings.lease / 3;
         loop {
             self.start_what_can_start();
             if self.flow.idle() && self.flow.renewing.is_none() {

@@ -148,6 +148,8 @@ impl Settings {
             ("standby_poll", self.standby_poll),
             ("reconnect.first", self.reconnect.first),
             ("hold_backoff.first", self.hold_backoff.first),
+            ("reconnect.longest", self.reconnect.longest),
+            ("hold_backoff.longest", self.hold_backoff.longest),
         ] {
             if value.is_zero() {
                 let remedy = "use 1 ms or more".to_owned();

@@ -6,6 +6,7 @@ mod consumer;
 mod once;
 mod once_concurrent;
 mod parking;
+mod swallowed;
 
 /// One test per scenario and database. A scenario is an async function over its connection type.
 macro_rules! on_both {

@@ -56,7 +56,7 @@ pub(crate) fn store_result<C: LoadConnection<Backend = Sqlite>>(
     json: &str,
 ) -> QueryResult<()> {
     Statement::<4>::new(
-        "UPDATE inbox_operations SET result = ? WHERE consumer = ? AND scope = ? AND operation = ?",
+        "UPDATE inbox_operations SET result = nullif(?, 'null') WHERE consumer = ? AND scope = ? AND operation = ?",
         [
             Bind::Text(json),
             Bind::Text(row.consumer.0),

@@ -121,8 +121,6 @@ CREATE FUNCTION outbox_enqueue(
     id            uuid DEFAULT gen_random_uuid()
 ) RETURNS uuid
 LANGUAGE plpgsql
--- The tables stand where this migration ran, whatever path the caller has.
-SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -140,6 +138,16 @@ BEGIN
          outbox_enqueue.exchange, outbox_enqueue.routing_key, outbox_enqueue.headers,
          convert_to(outbox_enqueue.payload::text, 'UTF8'), outbox_enqueue.deliver_after);
     RETURN outbox_enqueue.id;
+END
+$$;
+
+-- The tables stand where this migration ran, whatever path the caller has. Not SET … FROM CURRENT: that
+-- keeps a "$user" in the path, which means another schema to another role.
+DO $$
+BEGIN
+    EXECUTE format(
+        'ALTER FUNCTION outbox_enqueue(text, text, jsonb, text, text, text, jsonb, timestamptz, boolean, uuid)
+         SET search_path = %I, pg_temp', current_schema());
 END
 $$;
 

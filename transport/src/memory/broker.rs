@@ -32,7 +32,7 @@ impl MemoryBroker {
         Self { shared: Arc::new(shared), publish_timeout: Duration::from_secs(10) }
     }
 
-    /// Sets how long [`Lane::publish`] waits on a blocked or paused broker. Default 30 s. Counts for
+    /// Sets how long [`Lane::publish`] waits on a blocked or paused broker. Default 10 s. Counts for
     /// this handle and the lanes it opens.
     #[must_use]
     pub fn with_publish_timeout(mut self, timeout: Duration) -> Self {

@@ -224,9 +224,15 @@ fn read(path: &Path) -> Result<Config> {
             // Not the error's own text: it quotes the line, and the line may hold a password.
             let start = error.span().map_or(0, |span| span.start);
             let line = text.get(..start).unwrap_or_default().lines().count().max(1);
-            bail!("{} near line {line}: {}", path.display(), error.message())
+            bail!("{} near line {line}: {}", path.display(), without_quotes(error.message()))
         }
     }
+}
+
+/// The decoder quotes values of a wrong type, and an address in the wrong place is one.
+fn without_quotes(message: &str) -> String {
+    let parts = message.split('"').enumerate();
+    parts.map(|(i, part)| if i % 2 == 0 { part } else { "\"…\"" }).collect()
 }
 
 fn read_secret(path: &Path) -> Result<Secret> {
@@ -270,6 +276,7 @@ mod tests {
             ("[relay]\nleese = '20s'\n", "leese"),
             ("[broker]\nurl = \"amqp://u:canary@h\n", "line 2"),
             ("[relay]\nlease = 'soon'\n", "line 2"),
+            ("database = 'postgres://u:canary@h/db'\n", "line 1"),
         ] {
             let path = dir.join("relay.toml");
             std::fs::write(&path, text).expect("written");

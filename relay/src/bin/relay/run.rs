@@ -15,12 +15,15 @@ use crate::database::{self, Kind, address, kind};
 
 pub(crate) fn run(config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match kind(address(config)?) {
             Kind::Postgres => on::<PgConnection>(config).await,
             Kind::Sqlite => on::<SqliteConnection>(config).await,
         }
-    })
+    });
+    // A call to a frozen database never ends, and dropping the runtime would wait for it.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 async fn on<C: LogStore>(config: &Config) -> Result<()> {
