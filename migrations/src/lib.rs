@@ -16,7 +16,7 @@
 //!
 //! let mut conn = SqliteConnection::establish(":memory:")?;
 //! let applied = migrations::run(&mut conn)?;
-//! assert_eq!(applied.len(), 2);
+//! assert_eq!(applied.len(), 3);
 //! migrations::check(&mut conn)?;
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
