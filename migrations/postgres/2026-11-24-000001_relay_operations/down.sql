@@ -10,8 +10,9 @@ ALTER TABLE outbox_holds RESET (
     autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold,
     autovacuum_analyze_scale_factor, autovacuum_analyze_threshold);
 DROP TABLE outbox_audit;
-DROP TRIGGER outbox_holds_release_next ON outbox_holds;
-DROP FUNCTION outbox_release_next();
+DROP TRIGGER outbox_holds_release_on_insert ON outbox_holds;
+DROP TRIGGER outbox_holds_release_on_delete ON outbox_holds;
+DROP FUNCTION outbox_release_first();
 DROP INDEX outbox_holds_due;
 CREATE INDEX outbox_holds_due ON outbox_holds (cursor, not_before, seq) WHERE state = 'waiting';
 DROP INDEX outbox_holds_key;

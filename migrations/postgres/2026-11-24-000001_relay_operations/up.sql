@@ -35,30 +35,32 @@ DROP INDEX outbox_holds_key;
 CREATE INDEX outbox_holds_key ON outbox_holds (cursor, ordering_key, seq)
     WHERE ordering_key IS NOT NULL AND reason <> 'delayed';
 
--- The first message of a key may only go when nothing of the key is in front of it; when that is gone,
--- by whatever hand, the next one comes due.
-CREATE FUNCTION outbox_release_next() RETURNS trigger
+-- The first message of a key never waits behind another: when what was in front of it is gone, by
+-- whatever hand, or never got there, it comes due.
+CREATE FUNCTION outbox_release_first() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    UPDATE outbox_holds next SET reason = 'released', not_before = clock_timestamp()
-    FROM (SELECT DISTINCT gone.cursor, gone.ordering_key FROM gone
-          WHERE gone.ordering_key IS NOT NULL AND gone.reason <> 'delayed') key
-    WHERE next.cursor = key.cursor AND next.reason = 'behind' AND next.state = 'waiting'
-      AND next.seq = (SELECT first.seq FROM outbox_holds first
-                      WHERE first.cursor = key.cursor AND first.ordering_key = key.ordering_key
-                        AND first.reason <> 'delayed'
-                      ORDER BY first.seq LIMIT 1);
+    UPDATE outbox_holds waiting SET reason = 'released', not_before = clock_timestamp()
+    FROM (SELECT DISTINCT touched.cursor, touched.ordering_key FROM touched
+          WHERE touched.ordering_key IS NOT NULL AND touched.reason <> 'delayed') key
+    WHERE waiting.cursor = key.cursor AND waiting.reason = 'behind' AND waiting.state = 'waiting'
+      AND waiting.seq = (SELECT first.seq FROM outbox_holds first
+                         WHERE first.cursor = key.cursor AND first.ordering_key = key.ordering_key
+                           AND first.ordering_key IS NOT NULL AND first.reason <> 'delayed'
+                         ORDER BY first.seq LIMIT 1);
     RETURN NULL;
 END
 $$;
 DO $$
 BEGIN
-    EXECUTE format('ALTER FUNCTION outbox_release_next() SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION outbox_release_first() SET search_path = %I, pg_temp', current_schema());
 END
 $$;
-CREATE TRIGGER outbox_holds_release_next AFTER DELETE ON outbox_holds
-    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION outbox_release_next();
+CREATE TRIGGER outbox_holds_release_on_delete AFTER DELETE ON outbox_holds
+    REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION outbox_release_first();
+CREATE TRIGGER outbox_holds_release_on_insert AFTER INSERT ON outbox_holds
+    REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION outbox_release_first();
 
 -- What operators changed, with who and why. Written in the transaction of the change.
 CREATE TABLE outbox_audit (

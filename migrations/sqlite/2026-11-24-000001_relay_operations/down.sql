@@ -1,6 +1,7 @@
 -- Filters, pauses and the audit are gone; messages held and cursors stay.
 DROP TABLE outbox_audit;
-DROP TRIGGER outbox_holds_release_next;
+DROP TRIGGER outbox_holds_release_on_insert;
+DROP TRIGGER outbox_holds_release_on_delete;
 UPDATE outbox_holds SET reason = 'behind' WHERE reason = 'released';
 ALTER TABLE outbox_holds RENAME TO outbox_holds_before;
 DROP INDEX outbox_holds_due;

@@ -49,16 +49,26 @@ CREATE INDEX outbox_holds_due ON outbox_holds (cursor, not_before, seq) WHERE st
 CREATE INDEX outbox_holds_key ON outbox_holds (cursor, ordering_key, seq)
     WHERE ordering_key IS NOT NULL AND reason <> 'delayed';
 
--- The first message of a key may only go when nothing of the key is in front of it; when that is gone,
--- by whatever hand, the next one comes due.
-CREATE TRIGGER outbox_holds_release_next AFTER DELETE ON outbox_holds
+-- The first message of a key never waits behind another: when what was in front of it is gone, by
+-- whatever hand, or never got there, it comes due.
+CREATE TRIGGER outbox_holds_release_on_delete AFTER DELETE ON outbox_holds
 WHEN OLD.ordering_key IS NOT NULL AND OLD.reason <> 'delayed'
 BEGIN
     UPDATE outbox_holds SET reason = 'released', not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
     WHERE cursor = OLD.cursor AND reason = 'behind' AND state = 'waiting'
       AND seq = (SELECT first.seq FROM outbox_holds first
                  WHERE first.cursor = OLD.cursor AND first.ordering_key = OLD.ordering_key
-                   AND first.reason <> 'delayed'
+                   AND first.ordering_key IS NOT NULL AND first.reason <> 'delayed'
+                 ORDER BY first.seq LIMIT 1);
+END;
+CREATE TRIGGER outbox_holds_release_on_insert AFTER INSERT ON outbox_holds
+WHEN NEW.ordering_key IS NOT NULL AND NEW.reason = 'behind'
+BEGIN
+    UPDATE outbox_holds SET reason = 'released', not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+    WHERE cursor = NEW.cursor AND reason = 'behind' AND state = 'waiting'
+      AND seq = (SELECT first.seq FROM outbox_holds first
+                 WHERE first.cursor = NEW.cursor AND first.ordering_key = NEW.ordering_key
+                   AND first.ordering_key IS NOT NULL AND first.reason <> 'delayed'
                  ORDER BY first.seq LIMIT 1);
 END;
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use diesel::QueryResult;
 
-use super::{Advance, Chunk, Claim, Due, Held, Hold, Lease, LogStore, Position, ReadLimit};
+use super::{
+    Advance, Chunk, Claim, Due, Filter, Held, Hold, Lease, LogStore, Position, ReadLimit, Settled,
+};
 
 macro_rules! log_store {
     ($connection:ty, $store:path) => {
@@ -24,9 +26,14 @@ macro_rules! log_store {
                 store::cursor::release(self, lease)
             }
 
-            fn read(&mut self, from: &Position, limit: ReadLimit) -> QueryResult<Chunk> {
+            fn read(
+                &mut self,
+                from: &Position,
+                filter: &Filter,
+                limit: ReadLimit,
+            ) -> QueryResult<Chunk> {
                 use $store as store;
-                store::read::read(self, from, limit)
+                store::read::read(self, from, filter, limit)
             }
 
             fn advance(
@@ -44,7 +51,7 @@ macro_rules! log_store {
                 store::holds::due(self, cursor, limit)
             }
 
-            fn settle(&mut self, lease: &Lease, results: &[Held]) -> QueryResult<Advance> {
+            fn settle(&mut self, lease: &Lease, results: &[Held]) -> QueryResult<Settled> {
                 use $store as store;
                 store::holds::settle(self, lease, results)
             }
@@ -52,6 +59,16 @@ macro_rules! log_store {
             fn held_keys(&mut self, cursor: &str) -> QueryResult<Vec<String>> {
                 use $store as store;
                 store::holds::held_keys(self, cursor)
+            }
+
+            fn count_held(&mut self, cursor: &str) -> QueryResult<u64> {
+                use $store as store;
+                store::holds::count_held(self, cursor)
+            }
+
+            fn paused(&mut self, cursor: &str) -> QueryResult<Option<String>> {
+                use $store as store;
+                store::cursor::paused(self, cursor)
             }
 
             fn pending(&mut self, cursor: &str) -> QueryResult<i64> {

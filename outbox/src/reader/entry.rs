@@ -19,8 +19,10 @@ pub struct Entry {
 /// What one step read.
 #[derive(Clone, Debug)]
 pub struct Chunk {
-    /// In the order in which they are to be published.
+    /// In the order in which they are to be published. Without those the filter keeps back.
     pub entries: Vec<Entry>,
+    /// How many rows the filter kept back.
+    pub passed_over: usize,
     /// Where the cursor stands once all of them are settled.
     pub next: Position,
     /// Whether there was no more to read.
@@ -40,12 +42,8 @@ impl ReadLimit {
     /// What a row costs beside its payload.
     pub(crate) const ROW_OVERHEAD: u64 = 512;
 
-    /// Whether so many rows of these entries' size stayed below both limits.
-    pub(crate) fn unmet_by(&self, entries: &[Entry]) -> bool {
-        let bytes: u64 = entries
-            .iter()
-            .map(|entry| entry.message.payload.len() as u64 + Self::ROW_OVERHEAD)
-            .sum();
-        entries.len() < self.rows as usize && bytes < self.bytes
+    /// Whether so many rows, of so many bytes in all, stayed below both limits.
+    pub(crate) const fn unmet_by(&self, rows: usize, bytes: u64) -> bool {
+        rows < self.rows as usize && bytes < self.bytes
     }
 }

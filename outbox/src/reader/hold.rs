@@ -8,7 +8,7 @@ use crate::row::micros;
 pub struct Hold {
     /// Its place in the log.
     pub seq: i64,
-    /// Its ordering key; later messages of the key wait behind it.
+    /// The key whose later messages wait behind it; `None` where nothing does.
     pub ordering_key: Option<String>,
     /// Why it is held.
     pub reason: HoldReason,
@@ -23,6 +23,8 @@ pub enum HoldReason {
     Delayed,
     /// An earlier message of its ordering key is held.
     Behind,
+    /// It was behind one that is gone: its turn has come, and it has not been tried yet.
+    Released,
     /// No queue is bound for it.
     Unroutable,
     /// A queue refused it.
@@ -39,9 +41,10 @@ pub enum HoldReason {
 
 impl HoldReason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Delayed,
         Self::Behind,
+        Self::Released,
         Self::Unroutable,
         Self::Nacked,
         Self::ExchangeMissing,
@@ -56,6 +59,7 @@ impl HoldReason {
         match self {
             Self::Delayed => "delayed",
             Self::Behind => "behind",
+            Self::Released => "released",
             Self::Unroutable => "unroutable",
             Self::Nacked => "nacked",
             Self::ExchangeMissing => "exchange_missing",
@@ -104,6 +108,8 @@ pub struct Due {
     pub attempts: u32,
     /// Why it was held.
     pub reason: HoldReason,
+    /// Whether another of its key is held in front of it: it must go behind that one.
+    pub blocked: bool,
 }
 
 /// How another attempt at a held message ended.
@@ -146,6 +152,27 @@ impl Held {
         match self {
             Self::Published { seq } => *seq,
             Self::Still(hold) => hold.seq,
+        }
+    }
+
+    /// The hold, where it stays one.
+    pub(crate) const fn still(&self) -> Option<&Hold> {
+        match self {
+            Self::Published { .. } => None,
+            Self::Still(hold) => Some(hold),
+        }
+    }
+
+    /// Whether the row is replaced and not changed: only then do the triggers see to it that the first
+    /// of a key does not wait behind nothing.
+    pub(crate) fn is_moved(&self) -> bool {
+        match self {
+            Self::Published { .. } => true,
+            Self::Still(hold) => {
+                matches!(hold.reason, HoldReason::Behind)
+                    || (hold.ordering_key.is_none()
+                        && matches!(hold.result, HoldResult::Dead { .. }))
+            }
         }
     }
 }

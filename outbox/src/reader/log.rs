@@ -3,13 +3,13 @@ use std::time::Duration;
 use db::Backend;
 use diesel::QueryResult;
 
-use super::{Advance, Chunk, Claim, Due, Held, Hold, Lease, Position, ReadLimit};
+use super::{Advance, Chunk, Claim, Due, Filter, Held, Hold, Lease, Position, ReadLimit, Settled};
 
 /// A database whose outbox can be read. Implemented for `PgConnection` and `SqliteConnection`; the
 /// conformance suite defines what another one would have to do.
 pub trait LogStore: Backend + migrations::Migrate {
-    /// Takes the lease of a cursor if it is free, expired or the owner's own, and makes the cursor,
-    /// standing before the first row, if there is none.
+    /// Takes the lease of a cursor if it is free, expired or the owner's own. Refuses a cursor or a
+    /// log whose transaction numbers are another cluster's.
     ///
     /// # Errors
     /// What the database said.
@@ -27,11 +27,11 @@ pub trait LogStore: Backend + migrations::Migrate {
     /// What the database said.
     fn release(&mut self, lease: &Lease) -> QueryResult<Advance>;
 
-    /// Reads on from a position. Changes nothing.
+    /// Reads on from a position, and leaves out what the filter keeps back. Changes nothing.
     ///
     /// # Errors
     /// What the database said.
-    fn read(&mut self, from: &Position, limit: ReadLimit) -> QueryResult<Chunk>;
+    fn read(&mut self, from: &Position, filter: &Filter, limit: ReadLimit) -> QueryResult<Chunk>;
 
     /// Moves the cursor and records what was held back, both or neither, and renews the lease.
     ///
@@ -40,8 +40,8 @@ pub trait LogStore: Backend + migrations::Migrate {
     /// claimed anew.
     fn advance(&mut self, lease: &Lease, to: &Position, holds: &[Hold]) -> QueryResult<Advance>;
 
-    /// Held messages whose time has come, oldest due first, at most one of each ordering key: the
-    /// first one.
+    /// Held messages whose time has come, oldest due first, each that heads its ordering key followed by
+    /// those behind it.
     ///
     /// # Errors
     /// What the database said.
@@ -51,13 +51,25 @@ pub trait LogStore: Backend + migrations::Migrate {
     ///
     /// # Errors
     /// What the database said.
-    fn settle(&mut self, lease: &Lease, results: &[Held]) -> QueryResult<Advance>;
+    fn settle(&mut self, lease: &Lease, results: &[Held]) -> QueryResult<Settled>;
 
     /// The ordering keys that have a held message others must stay behind.
     ///
     /// # Errors
     /// What the database said.
     fn held_keys(&mut self, cursor: &str) -> QueryResult<Vec<String>>;
+
+    /// How many messages are held, those that only wait for their time not counted.
+    ///
+    /// # Errors
+    /// What the database said.
+    fn count_held(&mut self, cursor: &str) -> QueryResult<u64>;
+
+    /// Why an operator paused the cursor; `None` while it is not paused.
+    ///
+    /// # Errors
+    /// What the database said.
+    fn paused(&mut self, cursor: &str) -> QueryResult<Option<String>>;
 
     /// How many messages are committed and not yet handed on.
     ///

@@ -50,20 +50,37 @@
 //! per key as above. When they end, the position becomes (C, N). Memory is bounded by one step's limit
 //! in rows and bytes, whatever one transaction wrote.
 //!
+//! # Filters
+//!
+//! A cursor's filter does not enter into any of this: rows it keeps back are read, counted against the
+//! limit of rows and passed, only without their payload. A statement that looked for matching rows
+//! alone could walk the whole log for one of them.
+//!
+//! # Another cluster
+//!
+//! Transaction numbers mean nothing in another cluster. The cursor carries the system identifier it
+//! was moved under, and a claim refuses another one, a snapshot ahead of the cluster, and a log with
+//! rows of transactions the cluster has not begun. A standby that was promoted has the same identifier and
+//! a higher timeline: every write of a holder names the timeline of its claim, so a holder whose
+//! connections have moved to the new primary finds its lease lost there, and claims anew from what
+//! the new primary has.
+//!
 //! # SQLite
 //!
 //! One writer at a time: seq order is commit order, and C alone is the position.
 
 mod backends;
 mod entry;
+mod filter;
 mod hold;
 mod lease;
 mod log;
 mod position;
 
 pub use entry::{Chunk, Entry, ReadLimit};
+pub use filter::Filter;
 pub(crate) use hold::Stored;
 pub use hold::{Due, Held, Hold, HoldReason, HoldResult};
-pub use lease::{Advance, Claim, Lease};
+pub use lease::{Advance, Claim, Foreign, Lease, Settled};
 pub use log::LogStore;
 pub use position::{Late, Position};

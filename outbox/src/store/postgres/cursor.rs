@@ -2,11 +2,36 @@ use std::time::Duration;
 
 use diesel::pg::PgConnection;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Nullable, Text};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text};
 
-use crate::reader::{Advance, Claim, Hold, Late, Lease, Position};
+use crate::reader::{Advance, Claim, Filter, Foreign, Hold, Late, Lease, Position};
 use crate::row::micros;
 use crate::store::postgres::holds;
+
+/// The timeline this server writes: raised by each promotion of a standby. Not pg_control's, which
+/// lags until the next checkpoint.
+macro_rules! timeline {
+    () => {
+        "('x' || lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 16, '0'))::bit(64)::bigint"
+    };
+}
+pub(super) use timeline;
+
+#[derive(QueryableByName)]
+struct Found {
+    #[diesel(sql_type = Nullable<Text>)]
+    stored: Option<String>,
+    #[diesel(sql_type = Text)]
+    here: String,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    stored_timeline: Option<i64>,
+    #[diesel(sql_type = Text)]
+    snapshot: String,
+    #[diesel(sql_type = Bool)]
+    snapshot_ahead: bool,
+    #[diesel(sql_type = Bool)]
+    rows_ahead: bool,
+}
 
 #[derive(QueryableByName)]
 struct Taken {
@@ -20,6 +45,12 @@ struct Taken {
     late_seq: Option<i64>,
     #[diesel(sql_type = Nullable<Text>)]
     late_snapshot: Option<String>,
+    #[diesel(sql_type = BigInt)]
+    timeline: i64,
+    #[diesel(sql_type = Nullable<Array<Text>>)]
+    kinds: Option<Vec<String>>,
+    #[diesel(sql_type = Nullable<Array<Text>>)]
+    exchanges: Option<Vec<String>>,
 }
 
 #[derive(QueryableByName)]
@@ -36,6 +67,12 @@ struct Count {
     count: i64,
 }
 
+#[derive(QueryableByName)]
+struct Pause {
+    #[diesel(sql_type = Nullable<Text>)]
+    pause_reason: Option<String>,
+}
+
 /// Takes the lease of a cursor if it is free, expired or the owner's own.
 pub(crate) fn claim(
     conn: &mut PgConnection,
@@ -43,52 +80,90 @@ pub(crate) fn claim(
     owner: &str,
     ttl: Duration,
 ) -> QueryResult<Claim> {
-    // The snapshot of a new cursor is of no consequence while its seq is 0: every row is fresh.
-    diesel::sql_query("INSERT INTO outbox_cursors (name) VALUES ($1) ON CONFLICT DO NOTHING")
-        .bind::<Text, _>(cursor)
-        .execute(conn)?;
-    let taken: Option<Taken> = diesel::sql_query(
+    let Some(found) = find(conn, cursor)? else { return Ok(Claim::Unknown) };
+    match &found.stored {
+        Some(stored) if *stored != found.here => {
+            let (stored, found) = (stored.clone(), found.here);
+            return Ok(Claim::Foreign(Foreign::OtherCluster { stored, found }));
+        }
+        _ if found.snapshot_ahead => {
+            return Ok(Claim::Foreign(Foreign::SnapshotAhead { snapshot: found.snapshot }));
+        }
+        _ if found.rows_ahead => return Ok(Claim::Foreign(Foreign::RowsAhead)),
+        _ => {}
+    }
+    // The identity again in the condition: the connection may lead elsewhere since the look.
+    let taken: Option<Taken> = diesel::sql_query(concat!(
         "UPDATE outbox_cursors
-         SET owner = $2, epoch = epoch + 1,
-             lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE name = $1 AND (owner IS NULL OR owner = $2 OR lease_until <= clock_timestamp())
-         RETURNING epoch, seq, snapshot::text, late_seq, late_snapshot::text",
-    )
+         SET owner = $2, epoch = epoch + 1, lease_until = clock_timestamp() + $3 * interval '1 microsecond',
+             system_id = $4, timeline = ",
+        timeline!(),
+        " WHERE name = $1 AND (owner IS NULL OR owner = $2 OR lease_until <= clock_timestamp())
+            AND coalesce(system_id, $4) = (SELECT system_identifier::text FROM pg_control_system())
+         RETURNING epoch, seq, snapshot::text, late_seq, late_snapshot::text, timeline, kinds, exchanges"
+    ))
     .bind::<Text, _>(cursor)
     .bind::<Text, _>(owner)
     .bind::<BigInt, _>(micros(ttl))
+    .bind::<Text, _>(&found.here)
     .get_result(conn)
     .optional()?;
     if let Some(taken) = taken {
         let late =
             taken.late_seq.zip(taken.late_snapshot).map(|(seq, snapshot)| Late { seq, snapshot });
-        let lease = Lease { cursor: cursor.to_owned(), epoch: taken.epoch, ttl };
-        return Ok(Claim::Taken(
-            lease,
-            Position { seq: taken.seq, snapshot: taken.snapshot, late },
-        ));
+        let lease = Lease {
+            cursor: cursor.to_owned(),
+            epoch: taken.epoch,
+            ttl,
+            filter: Filter { kinds: taken.kinds, exchanges: taken.exchanges },
+            timeline: taken.timeline,
+            promoted_from: found.stored_timeline.filter(|stored| *stored != taken.timeline),
+        };
+        let position = Position { seq: taken.seq, snapshot: taken.snapshot, late };
+        return Ok(Claim::Taken(lease, position));
     }
-    let busy: Busy = diesel::sql_query(
+    let busy: Option<Busy> = diesel::sql_query(
         "SELECT owner, coalesce((extract(epoch FROM lease_until - clock_timestamp()) * 1000000)::bigint, 0) AS remaining
          FROM outbox_cursors WHERE name = $1",
     )
     .bind::<Text, _>(cursor)
-    .get_result(conn)?;
+    .get_result(conn)
+    .optional()?;
+    // Retired between the statements.
+    let Some(busy) = busy else { return Ok(Claim::Unknown) };
     Ok(Claim::Busy {
         owner: busy.owner.unwrap_or_default(),
         remaining: Duration::from_micros(busy.remaining.max(0).unsigned_abs()),
     })
 }
 
+fn find(conn: &mut PgConnection, cursor: &str) -> QueryResult<Option<Found>> {
+    // Visible rows of transactions that have not begun cannot be this cluster's. Passing them would
+    // hand them on again and again until its counter has caught up.
+    diesel::sql_query(
+        "SELECT system_id AS stored, (SELECT system_identifier::text FROM pg_control_system()) AS here,
+                timeline AS stored_timeline, coalesce(late_snapshot, snapshot)::text AS snapshot,
+                greatest(pg_snapshot_xmax(snapshot), pg_snapshot_xmax(coalesce(late_snapshot, snapshot)))
+                    > pg_snapshot_xmax(pg_current_snapshot()) AS snapshot_ahead,
+                EXISTS (SELECT FROM outbox_messages WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())) AS rows_ahead
+         FROM outbox_cursors WHERE name = $1",
+    )
+    .bind::<Text, _>(cursor)
+    .get_result(conn)
+    .optional()
+}
+
 /// Keeps the lease for another term.
 pub(crate) fn renew(conn: &mut PgConnection, lease: &Lease) -> QueryResult<Advance> {
-    let rows = diesel::sql_query(
+    let rows = diesel::sql_query(concat!(
         "UPDATE outbox_cursors SET lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE name = $1 AND epoch = $2",
-    )
+         WHERE name = $1 AND epoch = $2 AND timeline = $4 AND $4 = ",
+        timeline!()
+    ))
     .bind::<Text, _>(&lease.cursor)
     .bind::<BigInt, _>(lease.epoch)
     .bind::<BigInt, _>(micros(lease.ttl))
+    .bind::<BigInt, _>(lease.timeline)
     .execute(conn)?;
     Ok(Advance::of(rows))
 }
@@ -124,6 +199,16 @@ pub(crate) fn advance(
     })
 }
 
+/// Why an operator paused the cursor.
+pub(crate) fn paused(conn: &mut PgConnection, cursor: &str) -> QueryResult<Option<String>> {
+    let pause: Option<Pause> =
+        diesel::sql_query("SELECT pause_reason FROM outbox_cursors WHERE name = $1")
+            .bind::<Text, _>(cursor)
+            .get_result(conn)
+            .optional()?;
+    Ok(pause.and_then(|pause| pause.pause_reason))
+}
+
 /// How many messages are committed and not yet handed on.
 pub(crate) fn pending(conn: &mut PgConnection, cursor: &str) -> QueryResult<i64> {
     let count: Count =
@@ -134,12 +219,13 @@ pub(crate) fn pending(conn: &mut PgConnection, cursor: &str) -> QueryResult<i64>
 }
 
 fn move_cursor(conn: &mut PgConnection, lease: &Lease, to: &Position) -> QueryResult<Advance> {
-    let rows = diesel::sql_query(
+    let rows = diesel::sql_query(concat!(
         "UPDATE outbox_cursors
          SET seq = $4, snapshot = $5::text::pg_snapshot, late_seq = $6, late_snapshot = $7::text::pg_snapshot,
              advanced_at = clock_timestamp(), lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE name = $1 AND epoch = $2",
-    )
+         WHERE name = $1 AND epoch = $2 AND timeline = $8 AND $8 = ",
+        timeline!()
+    ))
     .bind::<Text, _>(&lease.cursor)
     .bind::<BigInt, _>(lease.epoch)
     .bind::<BigInt, _>(micros(lease.ttl))
@@ -147,6 +233,7 @@ fn move_cursor(conn: &mut PgConnection, lease: &Lease, to: &Position) -> QueryRe
     .bind::<Text, _>(&to.snapshot)
     .bind::<Nullable<BigInt>, _>(to.late.as_ref().map(|late| late.seq))
     .bind::<Nullable<Text>, _>(to.late.as_ref().map(|late| &late.snapshot))
+    .bind::<BigInt, _>(lease.timeline)
     .execute(conn)?;
     Ok(Advance::of(rows))
 }

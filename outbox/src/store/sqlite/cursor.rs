@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Text};
 use diesel::sqlite::SqliteConnection;
 
-use crate::reader::{Advance, Claim, Hold, Lease, Position};
+use crate::reader::{Advance, Claim, Filter, Hold, Lease, Position};
 use crate::row::micros;
 use crate::store::sqlite::holds;
 
@@ -14,6 +14,10 @@ struct Taken {
     epoch: i64,
     #[diesel(sql_type = BigInt)]
     seq: i64,
+    #[diesel(sql_type = Nullable<Text>)]
+    kinds: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    exchanges: Option<String>,
 }
 
 #[derive(QueryableByName)]
@@ -28,6 +32,12 @@ struct Busy {
 struct Count {
     #[diesel(sql_type = BigInt)]
     count: i64,
+}
+
+#[derive(QueryableByName)]
+struct Pause {
+    #[diesel(sql_type = Nullable<Text>)]
+    pause_reason: Option<String>,
 }
 
 /// SQLite's own clock in microseconds: the database clock of this backend.
@@ -46,15 +56,12 @@ pub(crate) fn claim(
     ttl: Duration,
 ) -> QueryResult<Claim> {
     conn.immediate_transaction(|conn| {
-        diesel::sql_query("INSERT INTO outbox_cursors (name) VALUES (?1) ON CONFLICT DO NOTHING")
-            .bind::<Text, _>(cursor)
-            .execute(conn)?;
         let taken: Option<Taken> = diesel::sql_query(concat!(
             "UPDATE outbox_cursors SET owner = ?2, epoch = epoch + 1, lease_until = ",
             now!(),
             " + ?3 WHERE name = ?1 AND (owner IS NULL OR owner = ?2 OR lease_until <= ",
             now!(),
-            ") RETURNING epoch, seq"
+            ") RETURNING epoch, seq, kinds, exchanges"
         ))
         .bind::<Text, _>(cursor)
         .bind::<Text, _>(owner)
@@ -62,24 +69,41 @@ pub(crate) fn claim(
         .get_result(conn)
         .optional()?;
         if let Some(taken) = taken {
-            let lease = Lease { cursor: cursor.to_owned(), epoch: taken.epoch, ttl };
+            let filter = Filter { kinds: names(taken.kinds)?, exchanges: names(taken.exchanges)? };
+            let lease = Lease {
+                cursor: cursor.to_owned(),
+                epoch: taken.epoch,
+                ttl,
+                filter,
+                timeline: 0,
+                promoted_from: None,
+            };
             return Ok(Claim::Taken(
                 lease,
                 Position { seq: taken.seq, snapshot: String::new(), late: None },
             ));
         }
-        let busy: Busy = diesel::sql_query(concat!(
+        let busy: Option<Busy> = diesel::sql_query(concat!(
             "SELECT owner, coalesce(lease_until - ",
             now!(),
             ", 0) AS remaining FROM outbox_cursors WHERE name = ?1"
         ))
         .bind::<Text, _>(cursor)
-        .get_result(conn)?;
+        .get_result(conn)
+        .optional()?;
+        let Some(busy) = busy else { return Ok(Claim::Unknown) };
         Ok(Claim::Busy {
             owner: busy.owner.unwrap_or_default(),
             remaining: Duration::from_micros(busy.remaining.max(0).unsigned_abs()),
         })
     })
+}
+
+/// A list of names as the columns of a cursor hold it.
+fn names(stored: Option<String>) -> QueryResult<Option<Vec<String>>> {
+    let read = |text: String| serde_json::from_str(&text);
+    let names = stored.map(read).transpose();
+    names.map_err(|error| diesel::result::Error::DeserializationError(error.into()))
 }
 
 /// Keeps the lease for another term.
@@ -122,6 +146,16 @@ pub(crate) fn advance(
         Advance::LeaseLost => Ok(Advance::LeaseLost),
         Advance::Done => holds::insert(conn, &lease.cursor, holds).map(|()| Advance::Done),
     })
+}
+
+/// Why an operator paused the cursor.
+pub(crate) fn paused(conn: &mut SqliteConnection, cursor: &str) -> QueryResult<Option<String>> {
+    let pause: Option<Pause> =
+        diesel::sql_query("SELECT pause_reason FROM outbox_cursors WHERE name = ?1")
+            .bind::<Text, _>(cursor)
+            .get_result(conn)
+            .optional()?;
+    Ok(pause.and_then(|pause| pause.pause_reason))
 }
 
 /// How many messages are committed and not yet handed on.

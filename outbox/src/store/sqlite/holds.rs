@@ -1,56 +1,110 @@
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Integer, Nullable, Text};
+use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text};
 use diesel::sqlite::SqliteConnection;
 
 use super::cursor::{now, renew};
-use super::read::{Row, RowSql, columns, entry};
-use crate::reader::{Advance, Due, Held, Hold, HoldReason, Lease, ReadLimit, Stored};
+use super::row::{Row, RowSql, columns, entry};
+use crate::reader::{Advance, Due, Held, Hold, HoldReason, Lease, ReadLimit, Settled, Stored};
+
+/// Most messages taken along behind one that is due. The next of the key come due with the last of
+/// them.
+const RUN: i64 = 500;
 
 #[derive(QueryableByName)]
 struct Key {
-    #[diesel(sql_type = Text)]
-    ordering_key: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    ordering_key: Option<String>,
 }
 
-/// Held messages whose time has come, at most one of each ordering key: the first one. A delayed
-/// message waits for nobody and nobody waits for it.
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+type HeldRow = (i32, String, bool, Row);
+
+/// What is selected of a hold `h` and its message `m`, up to the condition.
+macro_rules! held {
+    ($blocked:literal) => {
+        concat!(
+            "SELECT h.attempts, h.reason, ",
+            $blocked,
+            ", m.seq, true, ",
+            columns!(),
+            " FROM outbox_holds h JOIN outbox_messages m USING (seq) WHERE h.cursor = "
+        )
+    };
+}
+
+/// Held messages whose time has come, each that heads its key with those behind it.
 pub(crate) fn due(
     conn: &mut SqliteConnection,
     cursor: &str,
     limit: ReadLimit,
 ) -> QueryResult<Vec<Due>> {
-    let query = diesel::dsl::sql::<(Integer, Text, RowSql)>(concat!(
-        "SELECT h.attempts, h.reason, m.seq, ",
-        columns!(),
-        " FROM outbox_holds h JOIN outbox_messages m USING (seq) WHERE h.cursor = "
+    let query = diesel::dsl::sql::<(Integer, Text, Bool, RowSql)>(held!(
+        "h.ordering_key IS NOT NULL AND EXISTS (
+             SELECT 1 FROM outbox_holds e
+             WHERE e.cursor = h.cursor AND e.ordering_key = h.ordering_key AND e.ordering_key IS NOT NULL
+               AND e.reason <> 'delayed'
+               AND (h.reason = 'delayed' OR (e.seq < h.seq AND e.reason <> 'behind')))"
     ))
     .bind::<Text, _>(cursor)
     .sql(concat!(
-        " AND h.state = 'waiting' AND h.not_before <= ",
+        " AND h.state = 'waiting' AND h.reason <> 'behind' AND h.not_before <= ",
         now!(),
-        " AND (h.reason = 'delayed' OR NOT EXISTS (
-             SELECT 1 FROM outbox_holds e
-             WHERE e.cursor = h.cursor AND e.ordering_key = h.ordering_key AND e.seq < h.seq AND e.reason <> 'delayed'))
-         ORDER BY h.not_before, h.seq LIMIT "
+        " ORDER BY h.not_before, h.seq LIMIT "
     ))
     .bind::<BigInt, _>(i64::from(limit.rows));
+    let heads: Vec<HeldRow> = query.load(conn)?;
     let mut due: Vec<Due> = Vec::new();
     let mut bytes = 0;
-    for row in query.load_iter::<(i32, String, Row), _>(conn)? {
-        let (attempts, reason, row) = row?;
-        let entry = entry(row);
-        bytes += entry.message.payload.len() as u64 + ReadLimit::ROW_OVERHEAD;
-        due.push(Due {
-            entry,
-            attempts: attempts.max(0).unsigned_abs(),
-            // The CHECK allows no other; a reason of a newer release is as good as any refusal.
-            reason: HoldReason::parse(&reason).unwrap_or(HoldReason::Refused),
-        });
-        if bytes >= limit.bytes {
-            break;
+    for (attempts, reason, blocked, row) in heads {
+        let head = as_due(attempts, &reason, blocked, row);
+        let delayed = head.reason == HoldReason::Delayed;
+        if blocked && !delayed {
+            continue;
+        }
+        let behind = match &head.entry.message.ordering_key {
+            Some(key) if !delayed => run(conn, cursor, key, head.entry.seq)?,
+            Some(_) | None => Vec::new(),
+        };
+        for each in std::iter::once(head).chain(behind) {
+            if due.len() >= limit.rows as usize || bytes >= limit.bytes {
+                return Ok(due);
+            }
+            bytes += each.entry.message.payload.len() as u64 + ReadLimit::ROW_OVERHEAD;
+            due.push(each);
         }
     }
     Ok(due)
+}
+
+fn run(conn: &mut SqliteConnection, cursor: &str, key: &str, head: i64) -> QueryResult<Vec<Due>> {
+    let query = diesel::dsl::sql::<(Integer, Text, Bool, RowSql)>(held!("false"))
+        .bind::<Text, _>(cursor)
+        .sql(" AND h.ordering_key IS NOT NULL AND h.reason <> 'delayed' AND h.reason = 'behind' AND h.state = 'waiting' AND h.ordering_key = ")
+        .bind::<Text, _>(key)
+        .sql(" AND h.seq > ")
+        .bind::<BigInt, _>(head)
+        .sql(" ORDER BY h.seq LIMIT ")
+        .bind::<BigInt, _>(RUN);
+    let rows: Vec<HeldRow> = query.load(conn)?;
+    Ok(rows
+        .into_iter()
+        .map(|(attempts, reason, _, row)| as_due(attempts, &reason, false, row))
+        .collect())
+}
+
+fn as_due(attempts: i32, reason: &str, blocked: bool, row: Row) -> Due {
+    Due {
+        entry: entry(row),
+        attempts: attempts.max(0).unsigned_abs(),
+        // The CHECK allows no other; a reason of a newer release is as good as any refusal.
+        reason: HoldReason::parse(reason).unwrap_or(HoldReason::Refused),
+        blocked,
+    }
 }
 
 /// Records how another attempt at held messages ended.
@@ -58,22 +112,39 @@ pub(crate) fn settle(
     conn: &mut SqliteConnection,
     lease: &Lease,
     results: &[Held],
-) -> QueryResult<Advance> {
+) -> QueryResult<Settled> {
     conn.immediate_transaction(|conn| {
         match renew(conn, lease)? {
-            Advance::LeaseLost => return Ok(Advance::LeaseLost),
+            Advance::LeaseLost => return Ok(Settled::LeaseLost),
             Advance::Done => {}
         }
-        for result in results {
-            diesel::sql_query("DELETE FROM outbox_holds WHERE cursor = ?1 AND seq = ?2")
-                .bind::<Text, _>(&lease.cursor)
-                .bind::<BigInt, _>(result.seq())
-                .execute(conn)?;
-            if let Held::Still(hold) = result {
-                insert(conn, &lease.cursor, std::slice::from_ref(hold))?;
+        let mut keys = std::collections::BTreeSet::new();
+        for moved in results.iter().filter(|held| held.is_moved()) {
+            let gone: Option<Key> = diesel::sql_query(
+                "DELETE FROM outbox_holds WHERE cursor = ?1 AND seq = ?2 RETURNING ordering_key",
+            )
+            .bind::<Text, _>(&lease.cursor)
+            .bind::<BigInt, _>(moved.seq())
+            .get_result(conn)
+            .optional()?;
+            keys.extend(gone.and_then(|gone| gone.ordering_key));
+        }
+        for held in results {
+            match held.still() {
+                None => {}
+                Some(hold) if held.is_moved() => {
+                    insert(conn, &lease.cursor, std::slice::from_ref(hold))?;
+                }
+                Some(hold) => update(conn, &lease.cursor, hold)?,
             }
         }
-        Ok(Advance::Done)
+        let mut freed = Vec::new();
+        for key in keys {
+            if is_free(conn, &lease.cursor, &key)? {
+                freed.push(key);
+            }
+        }
+        Ok(Settled::Done { freed })
     })
 }
 
@@ -85,11 +156,24 @@ pub(crate) fn held_keys(conn: &mut SqliteConnection, cursor: &str) -> QueryResul
     )
     .bind::<Text, _>(cursor)
     .load(conn)?;
-    Ok(keys.into_iter().map(|key| key.ordering_key).collect())
+    Ok(keys.into_iter().filter_map(|key| key.ordering_key).collect())
+}
+
+/// How many messages are held, those that only wait for their time not counted.
+pub(crate) fn count_held(conn: &mut SqliteConnection, cursor: &str) -> QueryResult<u64> {
+    let count: Count = diesel::sql_query(
+        "SELECT count(*) AS count FROM outbox_holds WHERE cursor = ?1 AND reason <> 'delayed'",
+    )
+    .bind::<Text, _>(cursor)
+    .get_result(conn)?;
+    Ok(count.count.max(0).unsigned_abs())
 }
 
 /// A delay counts from `deliver_after` as stored, any other wait from the database's present time.
+/// In order of their place: a trigger looks at what is in front of each.
 pub(super) fn insert(conn: &mut SqliteConnection, cursor: &str, holds: &[Hold]) -> QueryResult<()> {
+    let mut holds: Vec<&Hold> = holds.iter().collect();
+    holds.sort_by_key(|hold| hold.seq);
     for hold in holds {
         let Stored { state, attempts, after, error } = hold.result.stored();
         diesel::sql_query(concat!(
@@ -111,4 +195,33 @@ pub(super) fn insert(conn: &mut SqliteConnection, cursor: &str, holds: &[Hold]) 
         .execute(conn)?;
     }
     Ok(())
+}
+
+fn update(conn: &mut SqliteConnection, cursor: &str, hold: &Hold) -> QueryResult<()> {
+    let Stored { state, attempts, after, error } = hold.result.stored();
+    diesel::sql_query(concat!(
+        "UPDATE outbox_holds SET state = ?3, reason = ?4, attempts = ?5, last_error = ?7, not_before = ",
+        now!(),
+        " + coalesce(?6, 0) WHERE cursor = ?1 AND seq = ?2"
+    ))
+    .bind::<Text, _>(cursor)
+    .bind::<BigInt, _>(hold.seq)
+    .bind::<Text, _>(state)
+    .bind::<Text, _>(hold.reason.as_str())
+    .bind::<Integer, _>(attempts)
+    .bind::<Nullable<BigInt>, _>(after)
+    .bind::<Text, _>(error)
+    .execute(conn)
+    .map(|_| ())
+}
+
+fn is_free(conn: &mut SqliteConnection, cursor: &str, key: &str) -> QueryResult<bool> {
+    let left: Count = diesel::sql_query(
+        "SELECT count(*) AS count FROM (SELECT 1 FROM outbox_holds
+         WHERE cursor = ?1 AND ordering_key = ?2 AND ordering_key IS NOT NULL AND reason <> 'delayed' LIMIT 1)",
+    )
+    .bind::<Text, _>(cursor)
+    .bind::<Text, _>(key)
+    .get_result(conn)?;
+    Ok(left.count == 0)
 }

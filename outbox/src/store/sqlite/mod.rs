@@ -5,5 +5,7 @@ pub(crate) mod holds;
 mod produce;
 #[cfg(feature = "reader")]
 pub(crate) mod read;
+#[cfg(feature = "reader")]
+mod row;
 
 pub(crate) use produce::{insert, serialize};
