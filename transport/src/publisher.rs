@@ -24,6 +24,11 @@ pub trait Publisher: Send + Sync + 'static {
     /// The longest a [`Lane::publish`] call can take before it returns `Unavailable::Timeout`.
     fn publish_timeout(&self) -> Duration;
 
+    /// The most messages a lane has in flight before it awaits their confirms; at least 1. A longer
+    /// batch goes out in several windows, and nothing stops a lane between them: a caller with
+    /// something to look at in between (a lease, a key that was refused) hands over no more than this.
+    fn window(&self) -> usize;
+
     /// Closes the connection politely. Bounded in time; calling it twice is harmless.
     async fn close(&self);
 }

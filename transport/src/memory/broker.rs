@@ -16,6 +16,7 @@ use crate::{Health, Lane, Publisher, Subscriber, Subscription, Unavailable, Verd
 pub struct MemoryBroker {
     shared: Arc<Shared>,
     publish_timeout: Duration,
+    window: usize,
 }
 
 struct Shared {
@@ -29,7 +30,7 @@ impl MemoryBroker {
     #[must_use]
     pub fn new() -> Self {
         let shared = Shared { state: Mutex::new(State::new()), changed: Notify::new() };
-        Self { shared: Arc::new(shared), publish_timeout: Duration::from_secs(10) }
+        Self { shared: Arc::new(shared), publish_timeout: Duration::from_secs(10), window: 1_000 }
     }
 
     /// Sets how long [`Lane::publish`] waits on a blocked or paused broker. Default 10 s. Counts for
@@ -37,6 +38,14 @@ impl MemoryBroker {
     #[must_use]
     pub fn with_publish_timeout(mut self, timeout: Duration) -> Self {
         self.publish_timeout = timeout;
+        self
+    }
+
+    /// Sets what [`Publisher::window`] tells callers, at least 1. Default 1,000. The broker itself
+    /// takes a batch of any size in one step.
+    #[must_use]
+    pub fn with_window(mut self, window: usize) -> Self {
+        self.window = window.max(1);
         self
     }
 
@@ -204,6 +213,10 @@ impl Publisher for MemoryBroker {
 
     fn publish_timeout(&self) -> Duration {
         self.publish_timeout
+    }
+
+    fn window(&self) -> usize {
+        self.window
     }
 
     async fn close(&self) {}

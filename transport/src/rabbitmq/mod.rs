@@ -100,6 +100,10 @@ impl Publisher for RabbitMq {
         self.inner.publish_timeout
     }
 
+    fn window(&self) -> usize {
+        self.inner.window
+    }
+
     async fn close(&self) {
         self.inner.publishing.close().await;
     }

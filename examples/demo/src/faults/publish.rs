@@ -85,6 +85,10 @@ impl Publisher for FaultyPublisher {
         self.inner.publish_timeout()
     }
 
+    fn window(&self) -> usize {
+        self.inner.window()
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }
