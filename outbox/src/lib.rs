@@ -34,7 +34,7 @@
 //! or call the SQL function `outbox_enqueue(...)`; `docs/producers.md` has the contract.
 //!
 //! With the feature `reader` the crate also holds the other end of the log, which the relay drives:
-//! [`reader`] explains it.
+//! [`reader`] explains it. [`admin`] is what an operator does to cursors and held messages.
 
 // Without a backend there is nowhere to write to; the crate still documents and compiles.
 #![cfg_attr(
@@ -42,6 +42,8 @@
     allow(dead_code, unused_imports, unused_macros)
 )]
 
+#[cfg(feature = "reader")]
+pub mod admin;
 mod backend;
 #[cfg(feature = "diesel-async")]
 pub mod diesel_async;

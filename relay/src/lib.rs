@@ -38,9 +38,11 @@ mod session;
 mod settings;
 mod settle;
 mod shutdown;
-mod telemetry;
+mod status;
+pub mod telemetry;
 
 pub use backoff::Backoff;
 pub use engine::{Drained, Relay, RelayBuilder};
 pub use error::RelayError;
 pub use settings::{Settings, SettingsError};
+pub use status::{Circuit, Phase, Report, Status};
