@@ -28,8 +28,13 @@ impl LeaseDeadline {
         self.millis.fetch_max(millis, Ordering::Relaxed);
     }
 
+    /// When it passes unless it is renewed.
+    pub(crate) fn ends(&self) -> Instant {
+        self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn passed(&self) -> bool {
-        self.start.elapsed() >= Duration::from_millis(self.millis.load(Ordering::Relaxed))
+        Instant::now() >= self.ends()
     }
 }
 

@@ -5,30 +5,33 @@ use std::time::{Duration, Instant};
 use db::{CallError, Class, Db, classify};
 use diesel::result::Error;
 use migrations::SchemaError;
-use outbox::reader::{Claim, LogStore};
+use outbox::admin::AdminStore;
+use outbox::reader::Claim;
 use transport::Publisher;
 
 use crate::deadline::LeaseDeadline;
 use crate::error::RelayError;
 use crate::flow::{Flow, Totals};
 use crate::held_keys::HeldKeys;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Rules};
 use crate::session::{Session, SessionEnd, Until};
 use crate::settings::{Settings, SettingsError};
 use crate::shutdown::Shutdown;
+use crate::status::{Phase, Status};
 use crate::telemetry::{Counters, Ended};
 
 /// Moves one cursor over one outbox to one broker.
-pub struct Relay<C: LogStore> {
+pub struct Relay<C: AdminStore> {
     db: Db<C>,
     publisher: Arc<dyn Publisher>,
     settings: Arc<Settings>,
     counters: Counters,
+    status: Status,
 }
 
 /// A relay whose settings are not checked yet.
 #[must_use]
-pub struct RelayBuilder<C: LogStore> {
+pub struct RelayBuilder<C: AdminStore> {
     db: Db<C>,
     publisher: Arc<dyn Publisher>,
     settings: Settings,
@@ -50,7 +53,7 @@ enum After {
     Wait,
 }
 
-impl<C: LogStore> Relay<C> {
+impl<C: AdminStore> Relay<C> {
     /// A relay from an outbox to a broker, with default settings.
     #[expect(
         clippy::new_ret_no_self,
@@ -60,61 +63,93 @@ impl<C: LogStore> Relay<C> {
         RelayBuilder { db, publisher, settings: Settings::default() }
     }
 
+    /// What it is doing, for health checks; to be asked for before [`run`](Self::run).
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.clone()
+    }
+
     /// Works until `shutdown` completes, through every outage of the broker or the database. Then it
     /// settles what is in flight, advances, gives the lease up and returns.
     ///
     /// # Errors
     /// [`RelayError`], when only a change of settings, rights or schema can help.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) -> Result<(), RelayError> {
+        let mut working = std::pin::pin!(self.work(shutdown));
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut working => break ended,
+                _ = ticks.tick() => self.status.turned(),
+            }
+        };
+        self.status.phase(Phase::Stopped);
+        if let Err(error) = &ended {
+            self.status.failed(error);
+        }
+        ended
+    }
+
+    async fn work(&self, shutdown: impl Future<Output = ()>) -> Result<(), RelayError> {
         let mut shutdown = Shutdown::on(shutdown);
         let mut failures = 0;
         let mut ever_connected = false;
         loop {
             let started = Instant::now();
-            let (end, _) = tokio::select! {
+            let mut opening = std::pin::pin!(self.open(Until::Shutdown));
+            let opened = tokio::select! {
                 biased;
-                () = shutdown.asked() => return Ok(()),
-                session = self.open(Until::Shutdown) => match session {
-                    Ok(mut session) => {
-                        ever_connected = true;
-                        let end = session.run(&mut shutdown).await;
-                        self.close(session, end).await
-                    }
-                    Err(Opening::Busy { owner }) => {
-                        tracing::debug!(cursor = self.settings.cursor, owner, "standing by");
-                        failures = 0;
-                        tokio::select! {
-                            () = shutdown.asked() => return Ok(()),
-                            () = tokio::time::sleep(self.settings.standby_poll) => continue,
-                        }
-                    }
-                    Err(Opening::Schema(error)) => return Err(error.into()),
-                    Err(Opening::Failed(end)) => (end, Totals::default()),
-                },
+                () = shutdown.asked() => {
+                    self.abandon(opening).await;
+                    return Ok(());
+                }
+                opened = &mut opening => opened,
             };
-            match self.judge(end, ever_connected)? {
+            let end = match opened {
+                Ok(mut session) => {
+                    ever_connected = true;
+                    let end = session.run(&mut shutdown).await;
+                    self.close(session, end).await.0
+                }
+                Err(Opening::Busy { owner }) => {
+                    tracing::debug!(cursor = self.settings.cursor, owner, "standing by");
+                    self.status.phase(Phase::Standby { owner });
+                    failures = 0;
+                    if shutdown.within(self.settings.standby_poll).await {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(Opening::Refused(error)) => return Err(error),
+                Err(Opening::Failed(end)) => end,
+            };
+            let wait = match self.judge(end, ever_connected)? {
                 After::Stop => return Ok(()),
+                // Two that share an `owner` by mistake would take the lease from each other at once.
                 After::StandBy => {
                     failures = 0;
-                    // Two that share an `owner` by mistake would take the lease from each other at once.
-                    tokio::select! {
-                        () = shutdown.asked() => return Ok(()),
-                        () = tokio::time::sleep(self.settings.standby_poll) => {}
-                    }
+                    self.settings.standby_poll
                 }
                 After::Wait => {
                     // A session that lasted was no failed attempt to connect.
-                    failures = if started.elapsed() > self.settings.reconnect.longest {
-                        1
-                    } else {
-                        failures + 1
-                    };
-                    tokio::select! {
-                        () = shutdown.asked() => return Ok(()),
-                        () = tokio::time::sleep(self.settings.reconnect.jittered(failures)) => {}
-                    }
+                    let lasted = started.elapsed() > self.settings.reconnect.longest;
+                    failures = if lasted { 1 } else { failures + 1 };
+                    self.settings.reconnect.jittered(failures)
                 }
+            };
+            if shutdown.within(wait).await {
+                return Ok(());
             }
+        }
+    }
+
+    /// A session that is being opened when shutdown comes: the lease it may have taken already is
+    /// given up, so that a standby need not wait for its end.
+    async fn abandon(&self, opening: impl Future<Output = Result<Session<C>, Opening>>) {
+        match tokio::time::timeout(self.settings.shutdown_timeout, opening).await {
+            Ok(Ok(session)) => drop(self.close(session, SessionEnd::Shutdown).await),
+            Ok(Err(_)) => {}
+            Err(_) => tracing::warn!("stopped while connecting; a lease taken ends by itself"),
         }
     }
 
@@ -130,7 +165,7 @@ impl<C: LogStore> Relay<C> {
             Err(Opening::Busy { owner }) => {
                 return Err(RelayError::Held { cursor: cursor(), owner });
             }
-            Err(Opening::Schema(error)) => return Err(error.into()),
+            Err(Opening::Refused(error)) => return Err(error),
             Err(Opening::Failed(SessionEnd::Database(error))) => {
                 return Err(RelayError::Database(error));
             }
@@ -147,6 +182,7 @@ impl<C: LogStore> Relay<C> {
             (SessionEnd::LeaseLost | SessionEnd::LeaseExpired, _) => {
                 Err(RelayError::LeaseLost { cursor: cursor() })
             }
+            (SessionEnd::Stalled(after), _) => Err(RelayError::Unavailable(stalled(after))),
             (SessionEnd::Broker(error), _) => Err(RelayError::Unavailable(error)),
             (SessionEnd::Database(error), _) => Err(RelayError::Database(error)),
         }
@@ -159,41 +195,64 @@ impl<C: LogStore> Relay<C> {
         match checked {
             Ok(()) => {}
             Err(SchemaError::Database(error)) => return Err(database(CallError::Work(error))),
-            Err(error) => return Err(Opening::Schema(error)),
+            Err(error) => return Err(Opening::Refused(error.into())),
         }
         let asked = Instant::now();
         let Settings { cursor, owner, lease: ttl, .. } = (*self.settings).clone();
         let claim =
             self.db.call(move |conn| conn.claim(&cursor, &owner, ttl)).await.map_err(database)?;
+        let cursor = || self.settings.cursor.clone();
         let (lease, position) = match claim {
             Claim::Taken(lease, position) => (lease, position),
             Claim::Busy { owner, .. } => return Err(Opening::Busy { owner }),
+            Claim::Unknown => {
+                return Err(Opening::Refused(RelayError::UnknownCursor { cursor: cursor() }));
+            }
+            Claim::Foreign(foreign) => {
+                let cursor = cursor();
+                return Err(Opening::Refused(RelayError::Foreign { cursor, foreign }));
+            }
         };
-        let deadline = LeaseDeadline::new(asked, ttl);
-        let held_keys = HeldKeys::default();
-        let lanes =
-            match Lanes::open(&self.publisher, self.settings.lanes, &deadline, &held_keys).await {
-                Ok(lanes) => lanes,
-                Err(error) => {
-                    // Another relay may reach the broker.
-                    let _ = self.db.call(move |conn| conn.release(&lease)).await;
-                    return Err(Opening::Failed(SessionEnd::Broker(error)));
-                }
-            };
+        if let Some(from) = lease.promoted_from {
+            tracing::warn!(
+                cursor = lease.cursor,
+                from,
+                to = lease.timeline,
+                "the database was failed over: going on from what its new primary has; messages of \
+                 transactions that it lost may be published already"
+            );
+        }
+        let rules = Rules {
+            deadline: LeaseDeadline::new(asked, ttl),
+            held_keys: HeldKeys::default(),
+            status: self.status.clone(),
+            window: self.publisher.window(),
+            per_key: self.settings.key_in_flight,
+        };
+        let lanes = match Lanes::open(&self.publisher, self.settings.lanes, &rules).await {
+            Ok(lanes) => lanes,
+            Err(error) => {
+                // Another relay may reach the broker.
+                let _ = self.db.call(move |conn| conn.release(&lease)).await;
+                return Err(Opening::Failed(SessionEnd::Broker(error)));
+            }
+        };
         tracing::info!(
             cursor = lease.cursor,
             epoch = lease.epoch,
             seq = position.seq(),
             "relaying"
         );
+        self.status.phase(Phase::Active { epoch: lease.epoch });
+        self.status.broker(self.publisher.health());
         Ok(Session {
             db: self.db.clone(),
+            publisher: self.publisher.clone(),
             settings: self.settings.clone(),
             counters: self.counters.clone(),
             lease,
-            deadline,
+            rules,
             lanes,
-            held_keys,
             until,
             flow: Flow::from(position),
         })
@@ -205,7 +264,10 @@ impl<C: LogStore> Relay<C> {
         let Session { lease, lanes, flow, .. } = session;
         drop(lanes);
         let totals = flow.totals;
+        self.counters.repeated(flow.messages_in_flight());
         drop(flow);
+        self.status.session_ended();
+        self.status.broker(self.publisher.health());
         let (ended, release) = match &end {
             SessionEnd::Shutdown => (Ended::Shutdown, true),
             SessionEnd::Drained => (Ended::Drained, true),
@@ -214,6 +276,7 @@ impl<C: LogStore> Relay<C> {
             SessionEnd::Broker(_) => (Ended::BrokerUnavailable, true),
             SessionEnd::LeaseLost => (Ended::LeaseLost, false),
             SessionEnd::LeaseExpired => (Ended::LeaseExpired, false),
+            SessionEnd::Stalled(_) => (Ended::Stalled, true),
             SessionEnd::Database(error) if is_fatal(error) => (Ended::Fatal, false),
             SessionEnd::Database(_) => (Ended::DatabaseUnavailable, false),
         };
@@ -225,6 +288,7 @@ impl<C: LogStore> Relay<C> {
     }
 
     fn judge(&self, end: SessionEnd, ever_connected: bool) -> Result<After, RelayError> {
+        let cursor = &self.settings.cursor;
         match end {
             SessionEnd::Shutdown | SessionEnd::Drained => Ok(After::Stop),
             SessionEnd::ShutdownForced => {
@@ -234,14 +298,13 @@ impl<C: LogStore> Relay<C> {
                 Ok(After::Stop)
             }
             SessionEnd::LeaseLost => {
-                tracing::warn!(cursor = self.settings.cursor, "lease lost to another relay");
+                tracing::warn!(cursor, "lease lost to another relay, or the database failed over");
+                self.status.failed(&"the lease was lost");
                 Ok(After::StandBy)
             }
             SessionEnd::LeaseExpired => {
-                tracing::warn!(
-                    cursor = self.settings.cursor,
-                    "lease not renewed in time; claiming anew"
-                );
+                tracing::warn!(cursor, "lease not renewed in time; claiming anew");
+                self.status.failed(&"the lease was not renewed in time");
                 Ok(After::Wait)
             }
             SessionEnd::Broker(error) if error.needs_operator() && !ever_connected => {
@@ -249,6 +312,13 @@ impl<C: LogStore> Relay<C> {
             }
             SessionEnd::Broker(error) => {
                 tracing::warn!(%error, "broker unavailable; nothing is lost, trying again");
+                self.status.failed(&error);
+                Ok(After::Wait)
+            }
+            SessionEnd::Stalled(after) => {
+                let error = stalled(after);
+                tracing::warn!(%error, "no progress; beginning anew");
+                self.status.failed(&error);
                 Ok(After::Wait)
             }
             SessionEnd::Database(CallError::Work(error)) => match classify(&error) {
@@ -256,20 +326,29 @@ impl<C: LogStore> Relay<C> {
                 Class::Denied => Err(RelayError::Denied(error)),
                 Class::Contention | Class::Unavailable | Class::Other => {
                     tracing::warn!(%error, "database failed; nothing is lost, trying again");
+                    self.status.failed(&error);
                     Ok(After::Wait)
                 }
             },
             SessionEnd::Database(error) => {
                 tracing::warn!(%error, "database unavailable; nothing is lost, trying again");
+                self.status.failed(&error);
                 Ok(After::Wait)
             }
         }
     }
 }
 
+fn stalled(after: Duration) -> transport::Unavailable {
+    transport::Unavailable::Timeout { step: "settle anything", after }
+}
+
 enum Opening {
-    Busy { owner: String },
-    Schema(SchemaError),
+    Busy {
+        owner: String,
+    },
+    /// Waiting would not help.
+    Refused(RelayError),
     Failed(SessionEnd),
 }
 
@@ -277,7 +356,7 @@ fn is_fatal(error: &CallError<Error>) -> bool {
     matches!(error, CallError::Work(error) if matches!(classify(error), Class::Schema | Class::Denied))
 }
 
-impl<C: LogStore> RelayBuilder<C> {
+impl<C: AdminStore> RelayBuilder<C> {
     /// Other settings than the default.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -310,6 +389,7 @@ impl<C: LogStore> RelayBuilder<C> {
             });
         }
         let counters = Counters::new(&settings.cursor);
-        Ok(Relay { db, publisher, settings: Arc::new(settings), counters })
+        let status = Status::default();
+        Ok(Relay { db, publisher, settings: Arc::new(settings), counters, status })
     }
 }

@@ -1,6 +1,7 @@
 use db::CallError;
 use diesel::result::Error;
 use migrations::SchemaError;
+use outbox::reader::Foreign;
 use transport::Unavailable;
 
 use crate::settings::SettingsError;
@@ -15,6 +16,26 @@ pub enum RelayError {
     /// The tables are missing, too old or too new.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// There is no cursor of the name the settings give.
+    #[error(
+        "there is no cursor {cursor:?}; check the name, or add it with `relay cursors add {cursor}`: a new one hands on the whole log, or what comes from now on"
+    )]
+    UnknownCursor {
+        /// The name.
+        cursor: String,
+    },
+    /// The numbers of the cursor or of the log are another cluster's: the database was restored from a
+    /// dump, or copied logically. Going on could skip messages.
+    #[error(
+        "cursor {cursor:?} cannot go on: {foreign}; was the database restored from a dump or copied? stop every relay of it and run `relay rebase`, which keeps every message that is not published yet"
+    )]
+    Foreign {
+        /// The cursor.
+        cursor: String,
+        /// How it shows.
+        #[source]
+        foreign: Foreign,
+    },
     /// The broker refused the login, or its settings cannot work.
     #[error(transparent)]
     Broker(Unavailable),
@@ -23,7 +44,7 @@ pub enum RelayError {
     SchemaChanged(#[source] Error),
     /// The relay's role may not do its work.
     #[error(
-        "the database role lacks a right: {0}; grant SELECT on counterfoil_schema, outbox_messages and its sequence, SELECT, INSERT and UPDATE on outbox_cursors, and SELECT, INSERT and DELETE on outbox_holds"
+        "the database role lacks a right: {0}; grant SELECT on counterfoil_schema, outbox_messages and its sequence, SELECT and UPDATE on outbox_cursors, and SELECT, INSERT, UPDATE and DELETE on outbox_holds; `relay roles` makes a role with these"
     )]
     Denied(#[source] Error),
     /// The database failed. Only from [`Relay::run_once`](crate::Relay::run_once); `run` waits.

@@ -6,16 +6,20 @@ use std::pin::Pin;
 
 use db::CallError;
 use diesel::result::Error;
-use outbox::reader::{Advance, Chunk, Due, Hold, Position};
+use outbox::reader::{Advance, Chunk, Hold, Position, Settled};
 use tokio::time::Instant as Timer;
 
-use crate::holds::{Round, RoundError};
+use crate::breaker::Breaker;
+use crate::holds::{Look, Tried};
 use crate::lanes::{LaneEnd, Published};
 
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) type DbResult<T> = Result<T, CallError<Error>>;
 
 /// What is under way.
+///
+/// At most one of `advancing`, `settling` and `loading` at a time: each tells, or relies on, which
+/// keys have held messages, and what one of them reads must not be outdated by another.
 pub(crate) struct Flow {
     /// Where the next read starts; runs ahead of the stored cursor.
     pub(crate) position: Position,
@@ -23,18 +27,38 @@ pub(crate) struct Flow {
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) advancing: Option<Work<DbResult<Advance>>>,
     pub(crate) renewing: Option<Work<DbResult<Advance>>>,
-    pub(crate) looking: Option<Work<DbResult<Vec<Due>>>>,
-    pub(crate) retrying: Option<Work<Result<Round, RoundError>>>,
-    pub(crate) loading_keys: Option<Work<DbResult<Vec<String>>>>,
-    /// A key may be free again: load the set anew as soon as nothing is in flight.
-    pub(crate) keys_stale: bool,
+    pub(crate) looking: Option<Work<DbResult<Look>>>,
+    pub(crate) retrying: Option<Work<Result<Tried, LaneEnd>>>,
+    /// Attempts at held messages that are to be recorded.
+    pub(crate) tried: Option<Tried>,
+    pub(crate) settling: Option<Work<DbResult<Settled>>>,
+    pub(crate) loading: Option<Work<DbResult<Known>>>,
+    pub(crate) purging: Option<Work<DbResult<outbox::admin::Purged>>>,
+    /// What the advance or settling under way records: ordering keys, once for each message.
+    pub(crate) recording: Vec<String>,
+    /// Whether what is held was loaded; nothing is read before.
+    pub(crate) known: bool,
+    pub(crate) held: u64,
+    pub(crate) paused: bool,
+    pub(crate) breaker: Breaker,
     pub(crate) stopping: bool,
     pub(crate) exhausted: bool,
     pub(crate) empty_reads: u32,
+    pub(crate) purged_to: i64,
     pub(crate) next_read: Timer,
     pub(crate) next_renewal: Timer,
     pub(crate) next_look: Timer,
+    pub(crate) next_load: Timer,
+    pub(crate) next_purge: Timer,
+    pub(crate) next_tick: Timer,
     pub(crate) totals: Totals,
+}
+
+/// What is held, as loaded.
+pub(crate) struct Known {
+    pub(crate) keys: Vec<String>,
+    pub(crate) held: u64,
+    pub(crate) paused: Option<String>,
 }
 
 /// What a session did.
@@ -47,7 +71,11 @@ pub(crate) struct Totals {
 /// One chunk on its way.
 pub(crate) struct InFlight {
     pub(crate) next: Position,
+    /// Messages handed to the lanes.
+    pub(crate) messages: usize,
     pub(crate) holds: Vec<Hold>,
+    /// Keys of `holds` that were added to the held ones.
+    pub(crate) keys: Vec<String>,
     pub(crate) settled: Work<Result<Vec<Published>, LaneEnd>>,
 }
 
@@ -62,31 +90,54 @@ impl Flow {
             renewing: None,
             looking: None,
             retrying: None,
-            loading_keys: None,
-            keys_stale: true,
+            tried: None,
+            settling: None,
+            loading: None,
+            purging: None,
+            recording: Vec::new(),
+            known: false,
+            held: 0,
+            paused: false,
+            breaker: Breaker::new(),
             stopping: false,
             exhausted: false,
             empty_reads: 0,
+            purged_to: 0,
             next_read: now,
             next_renewal: now,
             next_look: now,
+            next_load: now,
+            next_purge: now,
+            next_tick: now,
             totals: Totals::default(),
         }
     }
 
+    /// Nothing is under way that a clean stop must wait for.
     pub(crate) fn idle(&self) -> bool {
         self.reading.is_none()
             && self.in_flight.is_empty()
-            && self.advancing.is_none()
+            && !self.recording_something()
             && self.looking.is_none()
             && self.retrying.is_none()
-            && self.loading_keys.is_none()
+            && self.tried.is_none()
+    }
+
+    /// What may not run at once with another of its like.
+    pub(crate) fn recording_something(&self) -> bool {
+        self.advancing.is_some() || self.settling.is_some() || self.loading.is_some()
+    }
+
+    pub(crate) fn messages_in_flight(&self) -> usize {
+        self.in_flight.iter().map(|chunk| chunk.messages).sum()
     }
 }
 
-pub(crate) struct Settled {
+/// The oldest chunk, all of whose messages have their verdict.
+pub(crate) struct Answered {
     pub(crate) next: Position,
     pub(crate) holds: Vec<Hold>,
+    pub(crate) keys: Vec<String>,
     pub(crate) published: Result<Vec<Published>, LaneEnd>,
 }
 
@@ -104,13 +155,13 @@ pub(crate) async fn done<T>(slot: &mut Option<Work<T>>) -> T {
 }
 
 /// Waits for the oldest chunk.
-pub(crate) async fn settled(in_flight: &mut VecDeque<InFlight>) -> Settled {
+pub(crate) async fn answered(in_flight: &mut VecDeque<InFlight>) -> Answered {
     let published = match in_flight.front_mut() {
         Some(oldest) => (&mut oldest.settled).await,
         None => std::future::pending().await,
     };
     match in_flight.pop_front() {
-        Some(InFlight { next, holds, .. }) => Settled { next, holds, published },
+        Some(InFlight { next, holds, keys, .. }) => Answered { next, holds, keys, published },
         None => std::future::pending().await,
     }
 }

@@ -1,72 +1,113 @@
+//! Held messages that are tried again.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use db::{CallError, Db};
 use diesel::result::Error;
-use outbox::reader::{Advance, Due, Held, Hold, Lease, LogStore, ReadLimit};
+use message::Message;
+use outbox::reader::{Due, Held, Hold, HoldReason, HoldResult, LogStore, ReadLimit};
 
 use crate::lanes::{Dispatched, LaneEnd};
 use crate::settings::Settings;
-use crate::settle::holds_of;
+use crate::settle::{outcome, unpublishable};
 use crate::telemetry::Counters;
 
-/// How a round over the held messages ended.
-pub(crate) enum Round {
-    /// Some were tried; whether any key may be free again.
-    Tried {
-        freed: bool,
-    },
-    LeaseLost,
+/// What a look at the database brought.
+pub(crate) struct Look {
+    /// Why an operator paused the cursor.
+    pub(crate) paused: Option<String>,
+    /// Held messages that are due.
+    pub(crate) due: Vec<Due>,
 }
 
-/// Held messages on their way again.
-pub(crate) struct Attempt {
-    /// How often each was tried before.
-    pub(crate) attempts: HashMap<i64, u32>,
-    /// Those that cannot be tried.
-    pub(crate) spoilt: Vec<Hold>,
-    pub(crate) dispatched: Dispatched,
+/// Due messages, sorted by what is to be done.
+#[derive(Default)]
+pub(crate) struct Round {
+    /// To be tried.
+    pub(crate) messages: Vec<(i64, Message)>,
+    known: HashMap<i64, Known>,
+    /// Those that are not tried and change all the same.
+    changed: Vec<Hold>,
 }
 
-/// Waits for the attempts at held messages and records how they ended.
-pub(crate) async fn finish<C: LogStore>(
+struct Known {
+    attempts: u32,
+    reason: HoldReason,
+}
+
+/// How a round of attempts ended, to be recorded.
+pub(crate) struct Tried {
+    pub(crate) results: Vec<Held>,
+    /// Keys that were added to the held ones on the way.
+    pub(crate) keys: Vec<String>,
+    pub(crate) confirmed: u64,
+}
+
+impl Round {
+    pub(crate) fn of(due: Vec<Due>, settings: &Settings) -> Self {
+        let mut round = Self::default();
+        for Due { mut entry, attempts, reason, blocked } in due {
+            // Its time has come: only a row that is no message at all stays.
+            entry.delayed = false;
+            if let Some(hold) = unpublishable(&entry, settings) {
+                round.changed.push(hold);
+            } else if blocked {
+                round.changed.push(behind(entry.seq, entry.message.ordering_key));
+            } else {
+                round.known.insert(entry.seq, Known { attempts, reason });
+                round.messages.push((entry.seq, entry.message));
+            }
+        }
+        round
+    }
+
+    /// Waits for the attempts.
+    pub(crate) async fn finish(
+        self,
+        settings: Arc<Settings>,
+        counters: Counters,
+        dispatched: Dispatched,
+    ) -> Result<Tried, LaneEnd> {
+        let Self { known, changed, .. } = self;
+        let published = dispatched.settled().await?;
+        let attempts = |seq| known.get(&seq).map_or(0, |known| known.attempts);
+        let mut batch = outcome(&settings, &counters, published, attempts);
+        let waits_already = |hold: &Hold| {
+            hold.reason == HoldReason::Behind
+                && known.get(&hold.seq).is_some_and(|known| known.reason == HoldReason::Behind)
+        };
+        batch.holds.retain(|hold| !waits_already(hold));
+        batch.holds.extend(changed);
+        counters.held(&batch.holds);
+        let confirmed = batch.confirmed.len() as u64;
+        let results = batch
+            .confirmed
+            .into_iter()
+            .map(|seq| Held::Published { seq })
+            .chain(batch.holds.into_iter().map(Held::Still))
+            .collect();
+        Ok(Tried { results, keys: batch.keys, confirmed })
+    }
+}
+
+fn behind(seq: i64, ordering_key: Option<String>) -> Hold {
+    Hold { seq, ordering_key, reason: HoldReason::Behind, result: HoldResult::UntilFirst }
+}
+
+/// Looks for held messages that are due now, and whether the cursor is paused.
+pub(crate) async fn look<C: LogStore>(
     db: Db<C>,
-    lease: Lease,
     settings: Arc<Settings>,
-    counters: Counters,
-    attempt: Attempt,
-) -> Result<Round, RoundError> {
-    let Attempt { attempts, spoilt, dispatched } = attempt;
-    let published = dispatched.settled().await.map_err(RoundError::Lane)?;
-    let tried = |seq| attempts.get(&seq).copied().unwrap_or(0);
-    let (confirmed, mut holds) = holds_of(&settings, &counters, published, tried);
-    holds.extend(spoilt);
-    counters.held(&holds);
-    let freed = !confirmed.is_empty();
-    let results: Vec<Held> = confirmed
-        .into_iter()
-        .map(|seq| Held::Published { seq })
-        .chain(holds.into_iter().map(Held::Still))
-        .collect();
-    let advance =
-        db.call(move |conn| conn.settle(&lease, &results)).await.map_err(RoundError::Database)?;
-    Ok(match advance {
-        Advance::Done => Round::Tried { freed },
-        Advance::LeaseLost => Round::LeaseLost,
-    })
-}
-
-/// What went wrong in a round.
-pub(crate) enum RoundError {
-    Lane(LaneEnd),
-    Database(CallError<Error>),
-}
-
-/// The held messages that are due now.
-pub(crate) async fn due<C: LogStore>(
-    db: Db<C>,
-    settings: Arc<Settings>,
-) -> Result<Vec<Due>, CallError<Error>> {
+) -> Result<Look, CallError<Error>> {
     let limit = ReadLimit { rows: settings.chunk_rows, bytes: settings.chunk_bytes };
-    db.call(move |conn| conn.due(&settings.cursor, limit)).await
+    db.call(move |conn| {
+        let paused = conn.paused(&settings.cursor)?;
+        let due = match &paused {
+            Some(_) => Vec::new(),
+            None => conn.due(&settings.cursor, limit)?,
+        };
+        Ok(Look { paused, due })
+    })
+    .await
 }

@@ -1,5 +1,7 @@
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use message::Message;
 use tokio::sync::{mpsc, oneshot};
@@ -8,6 +10,8 @@ use transport::{Lane, Publisher, Unavailable, Verdict};
 
 use crate::deadline::LeaseDeadline;
 use crate::held_keys::HeldKeys;
+use crate::status::Status;
+use crate::waves::{Waves, Window};
 
 /// The tasks that publish. Dropping them stops all at once; what they had in flight is repeated.
 pub(crate) struct Lanes {
@@ -27,12 +31,22 @@ pub(crate) enum Fate {
     Not(Verdict),
 }
 
-/// A message with its place in the log, and how it fared.
+/// How a message of the log fared. Without the message: what is confirmed is not needed any more.
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) seq: i64,
-    pub(crate) message: Message,
+    pub(crate) created_at: SystemTime,
+    /// Of one that is not confirmed.
+    pub(crate) key: Option<String>,
     pub(crate) fate: Fate,
+}
+
+impl Published {
+    fn of(seq: i64, message: Message, fate: Fate) -> Self {
+        let Message { created_at, ordering_key, .. } = message;
+        let key = if matches!(fate, Fate::Confirmed) { None } else { ordering_key };
+        Self { seq, created_at, key, fate }
+    }
 }
 
 /// Why a lane gave up. The whole job's outcome is unknown.
@@ -46,11 +60,22 @@ pub(crate) enum LaneEnd {
 type Reply = Result<Vec<Published>, LaneEnd>;
 
 struct Job {
-    seqs: Vec<i64>,
-    messages: Vec<Message>,
+    messages: Vec<(i64, Message)>,
     /// Whether these are held messages tried again, which must not be put behind themselves.
     held: bool,
     reply: oneshot::Sender<Reply>,
+}
+
+/// What every lane works by.
+#[derive(Clone)]
+pub(crate) struct Rules {
+    pub(crate) deadline: LeaseDeadline,
+    pub(crate) held_keys: HeldKeys,
+    pub(crate) status: Status,
+    /// Most messages in flight on a lane.
+    pub(crate) window: usize,
+    /// Most messages of one ordering key in flight.
+    pub(crate) per_key: usize,
 }
 
 impl Lanes {
@@ -58,8 +83,7 @@ impl Lanes {
     pub(crate) async fn open(
         publisher: &Arc<dyn Publisher>,
         count: usize,
-        deadline: &LeaseDeadline,
-        held_keys: &HeldKeys,
+        rules: &Rules,
     ) -> Result<Self, Unavailable> {
         let mut jobs = Vec::with_capacity(count);
         let mut tasks = JoinSet::new();
@@ -67,7 +91,7 @@ impl Lanes {
             let lane = publisher.open_lane().await?;
             // Unbounded, because the session bounds what is in flight by rows and bytes.
             let (sender, receiver) = mpsc::unbounded_channel();
-            tasks.spawn(work(lane, receiver, deadline.clone(), held_keys.clone()));
+            tasks.spawn(work(lane, receiver, rules.clone()));
             jobs.push(sender);
         }
         Ok(Self { jobs, next_keyless: 0, _tasks: tasks })
@@ -77,20 +101,19 @@ impl Lanes {
     pub(crate) fn dispatch(&mut self, messages: Vec<(i64, Message)>, held: bool) -> Dispatched {
         let count = self.jobs.len();
         let share = messages.len() / count + 1;
-        let mut split: Vec<(Vec<i64>, Vec<Message>)> =
-            (0..count).map(|_| (Vec::with_capacity(share), Vec::with_capacity(share))).collect();
+        let mut split: Vec<Vec<(i64, Message)>> =
+            (0..count).map(|_| Vec::with_capacity(share)).collect();
         for (seq, message) in messages {
             let lane = self.lane_of(message.ordering_key.as_deref());
-            split[lane].0.push(seq);
-            split[lane].1.push(message);
+            split[lane].push((seq, message));
         }
         let mut replies = Vec::with_capacity(count);
-        for (jobs, (seqs, messages)) in self.jobs.iter().zip(split) {
+        for (jobs, messages) in self.jobs.iter().zip(split) {
             if !messages.is_empty() {
                 let (reply, receiver) = oneshot::channel();
                 // A lane that has ended dropped its receiver, and the reply's sender with the job:
                 // whoever waits learns it there.
-                let _ = jobs.send(Job { seqs, messages, held, reply });
+                let _ = jobs.send(Job { messages, held, reply });
                 replies.push(receiver);
             }
         }
@@ -136,15 +159,9 @@ impl Dispatched {
     }
 }
 
-async fn work(
-    mut lane: Box<dyn Lane>,
-    mut jobs: mpsc::UnboundedReceiver<Job>,
-    deadline: LeaseDeadline,
-    held_keys: HeldKeys,
-) {
-    while let Some(job) = jobs.recv().await {
-        let Job { seqs, messages, held, reply } = job;
-        let result = publish(&mut *lane, seqs, messages, held, &deadline, &held_keys).await;
+async fn work(mut lane: Box<dyn Lane>, mut jobs: mpsc::UnboundedReceiver<Job>, rules: Rules) {
+    while let Some(Job { messages, held, reply }) = jobs.recv().await {
+        let result = publish(&mut *lane, messages, held, &rules).await;
         let ended = result.is_err();
         let _ = reply.send(result);
         if ended {
@@ -156,46 +173,55 @@ async fn work(
 
 async fn publish(
     lane: &mut dyn Lane,
-    seqs: Vec<i64>,
-    messages: Vec<Message>,
+    messages: Vec<(i64, Message)>,
     held: bool,
-    deadline: &LeaseDeadline,
-    held_keys: &HeldKeys,
+    rules: &Rules,
 ) -> Reply {
-    let mut behind = Vec::new();
-    let (seqs, messages) = if held || !held_keys.any() {
-        (seqs, messages)
-    } else {
-        let mut kept: (Vec<i64>, Vec<Message>) = (Vec::new(), Vec::new());
-        for (seq, message) in seqs.into_iter().zip(messages) {
-            if held_keys.contains(message.ordering_key.as_deref()) {
-                behind.push(Published { seq, message, fate: Fate::Behind });
-            } else {
-                kept.0.push(seq);
-                kept.1.push(message);
-            }
+    let mut published = Vec::with_capacity(messages.len());
+    let mut waves = Waves::of(messages);
+    // Of held messages tried again, a key stops at the first that is refused again.
+    let mut stopped: HashSet<String> = HashSet::new();
+    loop {
+        let mut behind = Vec::new();
+        let is_held =
+            |key: &str| if held { stopped.contains(key) } else { rules.held_keys.contains(key) };
+        let Window { seqs, messages } =
+            waves.next(rules.window, rules.per_key, is_held, &mut behind);
+        for item in behind {
+            rules.hold_back(&item.message);
+            published.push(Published::of(item.seq, item.message, Fate::Behind));
         }
-        kept
-    };
-    if deadline.passed() {
-        return Err(LaneEnd::LeaseExpired);
-    }
-    let verdicts = lane.publish(&messages).await.map_err(LaneEnd::Unavailable)?;
-    let mut published = behind;
-    published.reserve(messages.len());
-    for ((seq, message), verdict) in seqs.into_iter().zip(messages).zip(verdicts) {
-        let fate = match verdict {
-            Verdict::Confirmed => Fate::Confirmed,
-            other => {
-                if let Some(key) = &message.ordering_key {
-                    held_keys.add(key);
+        if messages.is_empty() {
+            return Ok(published);
+        }
+        // Before each window: the broker knows nothing of epochs.
+        if rules.deadline.passed() {
+            return Err(LaneEnd::LeaseExpired);
+        }
+        let verdicts = lane.publish(&messages).await.map_err(LaneEnd::Unavailable)?;
+        rules.status.progressed();
+        for ((seq, message), verdict) in seqs.into_iter().zip(messages).zip(verdicts) {
+            let fate = match verdict {
+                Verdict::Confirmed => Fate::Confirmed,
+                other => {
+                    rules.hold_back(&message);
+                    if held {
+                        stopped.extend(message.ordering_key.clone());
+                    }
+                    Fate::Not(other)
                 }
-                Fate::Not(other)
-            }
-        };
-        published.push(Published { seq, message, fate });
+            };
+            published.push(Published::of(seq, message, fate));
+        }
     }
-    Ok(published)
+}
+
+impl Rules {
+    fn hold_back(&self, message: &Message) {
+        if let Some(key) = &message.ordering_key {
+            self.held_keys.add(key);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -231,18 +257,23 @@ mod tests {
         broker
     }
 
-    fn lease(age: Duration) -> LeaseDeadline {
-        let asked = Instant::now().checked_sub(age).expect("uptime");
-        LeaseDeadline::new(asked, Duration::from_secs(20))
+    async fn lanes(broker: &MemoryBroker, lease_age: Duration) -> Lanes {
+        let asked = Instant::now().checked_sub(lease_age).expect("uptime");
+        let rules = Rules {
+            deadline: LeaseDeadline::new(asked, Duration::from_secs(20)),
+            held_keys: HeldKeys::default(),
+            status: Status::default(),
+            window: 100,
+            per_key: 1,
+        };
+        let publisher: Arc<dyn Publisher> = Arc::new(broker.clone());
+        Lanes::open(&publisher, 2, &rules).await.expect("opens")
     }
 
     #[tokio::test]
     async fn nothing_is_published_once_the_lease_may_have_ended() {
         let broker = broker().await;
-        let publisher: Arc<dyn Publisher> = Arc::new(broker.clone());
-        let deadline = lease(Duration::from_secs(21));
-        let mut lanes =
-            Lanes::open(&publisher, 2, &deadline, &HeldKeys::default()).await.expect("opens");
+        let mut lanes = lanes(&broker, Duration::from_secs(21)).await;
         let settled = lanes
             .dispatch(vec![(1, message(None)), (2, message(Some("k")))], false)
             .settled()
@@ -252,22 +283,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_key_holds_back_what_is_already_queued_behind_it() {
+    async fn nothing_of_a_key_is_published_after_one_of_it_was_refused() {
         let broker = broker().await;
-        let publisher: Arc<dyn Publisher> = Arc::new(broker.clone());
-        let deadline = lease(Duration::ZERO);
-        let mut lanes =
-            Lanes::open(&publisher, 2, &deadline, &HeldKeys::default()).await.expect("opens");
-        // No queue is bound, so the first is returned; the second was handed on before that was known.
-        let first = lanes.dispatch(vec![(1, message(Some("k")))], false);
-        let second = lanes.dispatch(vec![(2, message(Some("k")))], false);
+        let mut lanes = lanes(&broker, Duration::ZERO).await;
+        // No queue is bound, so the first is returned; the others were handed on before that was
+        // known, one of them in the same job.
+        let job = vec![(1, message(Some("k"))), (2, message(Some("k")))];
+        let first = lanes.dispatch(job, false);
+        let second = lanes.dispatch(vec![(3, message(Some("k")))], false);
         let first = first.settled().await.expect("settles");
         assert!(matches!(first[0].fate, Fate::Not(Verdict::Refused(_))), "{first:?}");
+        assert!(matches!(first[1].fate, Fate::Behind), "{first:?}");
         let second = second.settled().await.expect("settles");
         assert!(matches!(second[0].fate, Fate::Behind), "{second:?}");
-        // A held message that is tried again is not put behind itself.
-        let again =
-            lanes.dispatch(vec![(1, message(Some("k")))], true).settled().await.expect("settles");
+        // Held ones that are tried again are not put behind themselves, but behind the first that is
+        // refused again.
+        let job = vec![(1, message(Some("k"))), (2, message(Some("k")))];
+        let again = lanes.dispatch(job, true).settled().await.expect("settles");
         assert!(matches!(again[0].fate, Fate::Not(Verdict::Refused(_))), "{again:?}");
+        assert!(matches!(again[1].fate, Fate::Behind), "{again:?}");
     }
 }

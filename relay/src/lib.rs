@@ -27,6 +27,7 @@
 //!    is recorded as held in the same transaction. A crash repeats at most the chunks in flight.
 
 mod backoff;
+mod breaker;
 mod deadline;
 mod engine;
 mod error;
@@ -39,10 +40,12 @@ mod settings;
 mod settle;
 mod shutdown;
 mod status;
-pub mod telemetry;
+mod telemetry;
+mod waves;
+mod work;
 
 pub use backoff::Backoff;
 pub use engine::{Drained, Relay, RelayBuilder};
 pub use error::RelayError;
-pub use settings::{Settings, SettingsError};
+pub use settings::{DeadKey, Settings, SettingsError};
 pub use status::{Circuit, Phase, Report, Status};

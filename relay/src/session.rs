@@ -2,22 +2,25 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use db::{CallError, Db};
 use diesel::result::Error;
-use outbox::reader::{Advance, Chunk, Due, HoldReason, Lease, LogStore, ReadLimit};
+use outbox::admin::{AdminStore, Purged};
+use outbox::reader::{Advance, Chunk, HoldReason, Lease, ReadLimit, Settled};
 use tokio::time::{Instant as Timer, sleep_until};
+use transport::{Health, Publisher};
 
-use crate::deadline::LeaseDeadline;
-use crate::flow::{DbResult, Flow, InFlight, Settled, Work, done, settled};
-use crate::held_keys::HeldKeys;
-use crate::holds::{self, Attempt, Round, RoundError};
-use crate::lanes::{LaneEnd, Lanes};
+use crate::breaker::PROBE_ROWS;
+use crate::flow::{Answered, DbResult, Flow, InFlight, Known, answered, done};
+use crate::holds::{Look, Round, Tried, look};
+use crate::lanes::{LaneEnd, Lanes, Rules};
 use crate::settings::Settings;
-use crate::settle::{holds_of, unpublishable};
+use crate::settle::{outcome, unpublishable};
 use crate::shutdown::Shutdown;
+use crate::status::{Circuit, Phase};
 use crate::telemetry::Counters;
+use crate::work::{fenced, load};
 
 /// Every way a session can end.
 pub(crate) enum SessionEnd {
@@ -27,10 +30,12 @@ pub(crate) enum SessionEnd {
     ShutdownForced,
     /// There was no more to read (only when asked to drain).
     Drained,
-    /// A write found the epoch raised: another relay has the lease.
+    /// A write found the epoch raised or another timeline: the lease is not ours any more.
     LeaseLost,
     /// By our own clock the lease may have ended; nothing was published after that.
     LeaseExpired,
+    /// Messages were in flight and none was settled for too long.
+    Stalled(Duration),
     /// The broker cannot be used.
     Broker(transport::Unavailable),
     /// The database cannot be used, or failed.
@@ -44,19 +49,26 @@ pub(crate) enum Until {
     Drained,
 }
 
-pub(crate) struct Session<C: LogStore> {
+pub(crate) struct Session<C: AdminStore> {
     pub(crate) db: Db<C>,
+    pub(crate) publisher: Arc<dyn Publisher>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) counters: Counters,
     pub(crate) lease: Lease,
-    pub(crate) deadline: LeaseDeadline,
+    pub(crate) rules: Rules,
     pub(crate) lanes: Lanes,
-    pub(crate) held_keys: HeldKeys,
     pub(crate) until: Until,
     pub(crate) flow: Flow,
 }
 
-impl<C: LogStore> Session<C> {
+/// How often the loop looks up when nothing happens.
+const TICK: Duration = Duration::from_secs(1);
+/// How often what is held is loaded again while there is some: an operator may have decided.
+const RELOAD: Duration = Duration::from_secs(5);
+/// How often the purge looks for more when it was through.
+const PURGE_PAUSE: Duration = Duration::from_secs(60);
+
+impl<C: AdminStore> Session<C> {
     /// Works until something ends the session. On return nothing of it runs on.
     pub(crate) async fn run(
         &mut self,
@@ -64,41 +76,43 @@ impl<C: LogStore> Session<C> {
     ) -> SessionEnd {
         let mut give_up = Timer::now();
         loop {
-            self.start_what_can_start();
+            let may = self.start_what_can_start();
+            self.rules.status.in_flight(self.flow.messages_in_flight());
             if self.flow.idle() && self.flow.renewing.is_none() {
                 if self.flow.stopping {
                     return SessionEnd::Shutdown;
                 }
-                if self.until == Until::Drained && self.flow.exhausted && !self.flow.keys_stale {
+                let through = self.flow.exhausted && self.flow.known;
+                if self.until == Until::Drained && (through || self.flow.paused) {
                     return SessionEnd::Drained;
                 }
             }
+            let lease_end = Timer::from_std(self.rules.deadline.ends());
             let flow = &mut self.flow;
-            // Only what could start when its time comes is waited for: a timer in the past would spin.
-            let room = flow.in_flight.len() < self.settings.chunks_in_flight;
-            let may_read = !flow.stopping && !flow.keys_stale && flow.reading.is_none() && room;
-            let may_look = !flow.stopping
-                && !flow.keys_stale
-                && flow.looking.is_none()
-                && flow.retrying.is_none();
             let step = tokio::select! {
                 biased;
                 () = shutdown.asked(), if !flow.stopping => {
                     flow.stopping = true;
+                    self.rules.status.phase(Phase::Stopping);
                     give_up = Timer::now() + self.settings.shutdown_timeout;
                     Ok(())
                 }
                 () = sleep_until(give_up), if flow.stopping => return SessionEnd::ShutdownForced,
                 result = done(&mut flow.advancing) => self.on_advanced(result),
-                result = done(&mut flow.renewing) => self.on_advanced(result),
-                result = settled(&mut flow.in_flight), if flow.advancing.is_none() => self.on_settled(result),
-                result = done(&mut flow.reading) => self.on_read(result),
-                result = done(&mut flow.loading_keys) => self.on_keys(result),
-                result = done(&mut flow.looking) => self.on_due(result),
+                result = done(&mut flow.renewing) => on_renewed(result),
+                result = done(&mut flow.settling) => self.on_settled(result),
+                result = done(&mut flow.loading) => self.on_loaded(result),
+                result = answered(&mut flow.in_flight), if may.record => self.on_answered(result),
                 result = done(&mut flow.retrying) => self.on_retried(result),
+                result = done(&mut flow.reading) => self.on_read(result),
+                result = done(&mut flow.looking) => self.on_look(result),
+                result = done(&mut flow.purging) => self.on_purged(result),
+                () = sleep_until(lease_end) => Err(SessionEnd::LeaseExpired),
+                () = sleep_until(flow.next_tick) => self.on_tick(),
                 () = sleep_until(flow.next_renewal), if flow.renewing.is_none() => Ok(()),
-                () = sleep_until(flow.next_read), if may_read => Ok(()),
-                () = sleep_until(flow.next_look), if may_look => Ok(()),
+                // Only what could start when its time comes is waited for: a timer in the past would spin.
+                () = sleep_until(flow.next_read), if may.read => Ok(()),
+                () = sleep_until(flow.next_look), if may.look => Ok(()),
             };
             if let Err(end) = step {
                 return end;
@@ -106,37 +120,87 @@ impl<C: LogStore> Session<C> {
         }
     }
 
-    fn start_what_can_start(&mut self) {
+    /// Starts what can, and tells what could when its time comes.
+    fn start_what_can_start(&mut self) -> May {
         let now = Timer::now();
         if self.flow.renewing.is_none() && now >= self.flow.next_renewal {
             self.flow.next_renewal = now + self.settings.lease / 3;
             let lease = self.lease.clone();
-            self.flow.renewing = Some(self.fenced(move |conn| conn.renew(&lease)));
+            self.flow.renewing =
+                Some(fenced(&self.db, &self.rules.deadline, move |conn| conn.renew(&lease)));
+        }
+        if !self.flow.recording_something() {
+            self.start_recording(now);
         }
         let flow = &mut self.flow;
+        let record = !flow.recording_something();
         if flow.stopping {
-            return;
+            return May { record, read: false, look: false };
         }
-        if flow.keys_stale && flow.idle() {
-            let (db, cursor) = (self.db.clone(), self.settings.cursor.clone());
-            flow.loading_keys =
-                Some(Box::pin(async move { db.call(move |conn| conn.held_keys(&cursor)).await }));
-        }
-        let room = flow.in_flight.len() < self.settings.chunks_in_flight;
-        if flow.reading.is_none() && room && !flow.keys_stale && now >= flow.next_read {
+        let circuit = flow.breaker.circuit(now, flow.held, &self.settings);
+        self.rules.status.circuit(circuit);
+        let (chunks, rows) = match circuit {
+            Circuit::Closed => (self.settings.chunks_in_flight, self.settings.chunk_rows),
+            Circuit::HalfOpen => (1, PROBE_ROWS.min(self.settings.chunk_rows)),
+            Circuit::OpenRefused | Circuit::OpenHolds => (0, 0),
+        };
+        let could_read =
+            flow.known && !flow.paused && flow.reading.is_none() && flow.in_flight.len() < chunks;
+        if could_read && now >= flow.next_read {
             let (db, from) = (self.db.clone(), flow.position.clone());
-            let limit =
-                ReadLimit { rows: self.settings.chunk_rows, bytes: self.settings.chunk_bytes };
-            flow.reading =
-                Some(Box::pin(async move { db.call(move |conn| conn.read(&from, limit)).await }));
+            let filter = self.lease.filter.clone();
+            let limit = ReadLimit { rows, bytes: self.settings.chunk_bytes };
+            flow.reading = Some(Box::pin(async move {
+                db.call(move |conn| conn.read(&from, &filter, limit)).await
+            }));
         }
-        if flow.looking.is_none()
+        let could_look = flow.known
+            && flow.looking.is_none()
             && flow.retrying.is_none()
-            && now >= flow.next_look
-            && !flow.keys_stale
-        {
+            && flow.tried.is_none()
+            && flow.settling.is_none();
+        if could_look && now >= flow.next_look {
             flow.next_look = now + self.settings.poll_holds;
-            flow.looking = Some(Box::pin(holds::due(self.db.clone(), self.settings.clone())));
+            flow.looking = Some(Box::pin(look(self.db.clone(), self.settings.clone())));
+        }
+        if let (Some(retention), true) =
+            (self.settings.retention, flow.purging.is_none() && now >= flow.next_purge)
+        {
+            let (from, rows) = (flow.purged_to, self.settings.purge_rows);
+            let db = self.db.clone();
+            flow.purging = Some(Box::pin(async move {
+                db.call(move |conn| conn.purge(retention, from, rows)).await
+            }));
+        }
+        May {
+            record,
+            read: could_read && flow.reading.is_none(),
+            look: could_look && flow.looking.is_none(),
+        }
+    }
+
+    fn start_recording(&mut self, now: Timer) {
+        let flow = &mut self.flow;
+        if let Some(Tried { results, keys, .. }) = flow.tried.take() {
+            flow.recording = keys;
+            flow.next_renewal = now + self.settings.lease / 3;
+            let (db, lease) = (self.db.clone(), self.lease.clone());
+            let deadline = self.rules.deadline.clone();
+            flow.settling = Some(Box::pin(async move {
+                let asked = Instant::now();
+                let settled = db.call(move |conn| conn.settle(&lease, &results)).await?;
+                if matches!(settled, Settled::Done { .. }) {
+                    deadline.renewed(asked);
+                }
+                Ok(settled)
+            }));
+        } else if !flow.stopping
+            && now >= flow.next_load
+            && flow.retrying.is_none()
+            && (!flow.known || self.rules.held_keys.any())
+        {
+            flow.next_load = now + RELOAD;
+            flow.loading = Some(Box::pin(load(self.db.clone(), self.settings.clone())));
         }
     }
 
@@ -148,7 +212,7 @@ impl<C: LogStore> Session<C> {
         // nothing. A restart from the stored one reads the same.
         flow.position = chunk.next.clone();
         let now = Timer::now();
-        if chunk.entries.is_empty() {
+        if chunk.entries.is_empty() && chunk.passed_over == 0 {
             flow.empty_reads = flow.empty_reads.saturating_add(1);
             let wait = self.settings.poll_busy.saturating_mul(1 << flow.empty_reads.min(16));
             flow.next_read =
@@ -158,113 +222,156 @@ impl<C: LogStore> Session<C> {
         flow.empty_reads = 0;
         flow.next_read = if chunk.exhausted { now + self.settings.poll_busy } else { now };
         self.counters.read(chunk.entries.len());
-        let mut holds = Vec::new();
+        let (mut holds, mut keys) = (Vec::new(), Vec::new());
         let mut messages = Vec::with_capacity(chunk.entries.len());
         for entry in chunk.entries {
-            match unpublishable(&entry) {
+            match unpublishable(&entry, &self.settings) {
                 Some(hold) => {
                     // Known before anything later is dispatched. Nobody waits for a delayed one.
                     if let (Some(key), true) =
                         (&hold.ordering_key, hold.reason != HoldReason::Delayed)
                     {
-                        self.held_keys.add(key);
+                        self.rules.held_keys.add(key);
+                        keys.push(key.clone());
                     }
                     holds.push(hold);
                 }
                 None => messages.push((entry.seq, entry.message)),
             }
         }
+        let count = messages.len();
         let settled = Box::pin(self.lanes.dispatch(messages, false).settled());
-        self.flow.in_flight.push_back(InFlight { next: chunk.next, holds, settled });
+        let chunk = InFlight { next: chunk.next, messages: count, holds, keys, settled };
+        self.flow.in_flight.push_back(chunk);
         Ok(())
     }
 
-    /// The oldest chunk is settled: move the cursor behind it, and record what was held.
-    fn on_settled(&mut self, settled: Settled) -> Result<(), SessionEnd> {
-        let Settled { next, mut holds, published } = settled;
+    /// The oldest chunk has its verdicts: move the cursor behind it, and record what was held.
+    fn on_answered(&mut self, oldest: Answered) -> Result<(), SessionEnd> {
+        let Answered { next, mut holds, mut keys, published } = oldest;
         let published = published.map_err(lane_end)?;
-        let (confirmed, refused) = holds_of(&self.settings, &self.counters, published, |_| 0);
-        holds.extend(refused);
+        let batch = outcome(&self.settings, &self.counters, published, |_| 0);
+        holds.extend(batch.holds);
+        keys.extend(batch.keys);
         self.counters.held(&holds);
-        self.flow.totals.confirmed += confirmed.len() as u64;
-        self.flow.totals.held += holds.len() as u64;
+        let confirmed = batch.confirmed.len() as u64;
+        let flow = &mut self.flow;
+        flow.breaker.note(confirmed, batch.refused, &self.settings);
+        flow.totals.confirmed += confirmed;
+        flow.totals.held += holds.len() as u64;
+        flow.held += holds.iter().filter(|hold| hold.reason != HoldReason::Delayed).count() as u64;
+        flow.recording = keys;
+        flow.next_renewal = Timer::now() + self.settings.lease / 3;
         let lease = self.lease.clone();
-        self.flow.next_renewal = Timer::now() + self.settings.lease / 3;
-        self.flow.advancing = Some(self.fenced(move |conn| conn.advance(&lease, &next, &holds)));
+        flow.advancing = Some(fenced(&self.db, &self.rules.deadline, move |conn| {
+            conn.advance(&lease, &next, &holds)
+        }));
         Ok(())
     }
 
     fn on_advanced(&mut self, advanced: DbResult<Advance>) -> Result<(), SessionEnd> {
-        match advanced.map_err(SessionEnd::Database)? {
-            Advance::Done => Ok(()),
-            Advance::LeaseLost => Err(SessionEnd::LeaseLost),
-        }
-    }
-
-    fn on_keys(&mut self, keys: DbResult<Vec<String>>) -> Result<(), SessionEnd> {
-        self.held_keys.replace(keys.map_err(SessionEnd::Database)?);
-        self.flow.keys_stale = false;
+        on_renewed(advanced)?;
+        self.recorded();
         Ok(())
     }
 
-    fn on_due(&mut self, due: DbResult<Vec<Due>>) -> Result<(), SessionEnd> {
-        let due = due.map_err(SessionEnd::Database)?;
-        if due.is_empty() {
+    fn recorded(&mut self) {
+        let keys = std::mem::take(&mut self.flow.recording);
+        if !keys.is_empty() {
+            self.rules.held_keys.recorded(&keys);
+            // A dead message that is passed by leaves its key among the held ones.
+            self.flow.next_load = self.flow.next_load.min(Timer::now() + TICK);
+        }
+        self.rules.status.held(self.flow.held);
+    }
+
+    fn on_loaded(&mut self, known: DbResult<Known>) -> Result<(), SessionEnd> {
+        let Known { keys, held, paused } = known.map_err(SessionEnd::Database)?;
+        self.rules.held_keys.replace(keys);
+        self.flow.held = held;
+        self.flow.known = true;
+        self.pause(paused);
+        self.rules.status.held(held);
+        Ok(())
+    }
+
+    fn on_look(&mut self, look: DbResult<Look>) -> Result<(), SessionEnd> {
+        let Look { paused, due } = look.map_err(SessionEnd::Database)?;
+        self.pause(paused);
+        if due.is_empty() || self.flow.stopping {
             return Ok(());
         }
-        let attempts = due.iter().map(|due| (due.entry.seq, due.attempts)).collect();
-        let mut spoilt = Vec::new();
-        let mut messages = Vec::new();
-        for Due { mut entry, .. } in due {
-            // Its time has come: only a row that is no message at all stays.
-            entry.delayed = false;
-            match unpublishable(&entry) {
-                Some(hold) => spoilt.push(hold),
-                None => messages.push((entry.seq, entry.message)),
-            }
-        }
-        let dispatched = self.lanes.dispatch(messages, true);
-        self.flow.retrying = Some(Box::pin(holds::finish(
-            self.db.clone(),
-            self.lease.clone(),
-            self.settings.clone(),
-            self.counters.clone(),
-            Attempt { attempts, spoilt, dispatched },
-        )));
+        let mut round = Round::of(due, &self.settings);
+        let dispatched = self.lanes.dispatch(std::mem::take(&mut round.messages), true);
+        self.flow.retrying =
+            Some(Box::pin(round.finish(self.settings.clone(), self.counters.clone(), dispatched)));
         Ok(())
     }
 
-    fn on_retried(&mut self, round: Result<Round, RoundError>) -> Result<(), SessionEnd> {
-        match round {
-            Ok(Round::Tried { freed }) => {
-                if freed {
-                    // The next message of each key comes due at once.
-                    self.flow.next_look = Timer::now();
-                    self.flow.keys_stale |= self.held_keys.any();
-                }
+    fn on_retried(&mut self, tried: Result<Tried, LaneEnd>) -> Result<(), SessionEnd> {
+        let tried = tried.map_err(lane_end)?;
+        if tried.confirmed > 0 {
+            // The next messages of each key come due at once.
+            self.flow.next_look = Timer::now();
+            self.flow.held = self.flow.held.saturating_sub(tried.confirmed);
+        }
+        self.flow.tried = Some(tried);
+        Ok(())
+    }
+
+    fn on_settled(&mut self, settled: DbResult<Settled>) -> Result<(), SessionEnd> {
+        match settled.map_err(SessionEnd::Database)? {
+            Settled::Done { freed } => {
+                self.recorded();
+                self.rules.held_keys.free(&freed);
                 Ok(())
             }
-            Ok(Round::LeaseLost) => Err(SessionEnd::LeaseLost),
-            Err(RoundError::Lane(end)) => Err(lane_end(end)),
-            Err(RoundError::Database(error)) => Err(SessionEnd::Database(error)),
+            Settled::LeaseLost => Err(SessionEnd::LeaseLost),
         }
     }
 
-    /// A write that renews the lease: our own deadline moves only when it succeeded, and counts from
-    /// before it was sent.
-    fn fenced(
-        &self,
-        write: impl FnOnce(&mut C) -> Result<Advance, Error> + Send + 'static,
-    ) -> Work<DbResult<Advance>> {
-        let (db, deadline) = (self.db.clone(), self.deadline.clone());
-        Box::pin(async move {
-            let asked = Instant::now();
-            let advance = db.call(write).await?;
-            if advance == Advance::Done {
-                deadline.renewed(asked);
-            }
-            Ok(advance)
-        })
+    fn on_purged(&mut self, purged: DbResult<Purged>) -> Result<(), SessionEnd> {
+        let Purged { deleted, next, done } = purged.map_err(SessionEnd::Database)?;
+        self.counters.purged(deleted);
+        // From the beginning again now and then: what was held is passed, and may be free later.
+        let flow = &mut self.flow;
+        flow.purged_to = if done && deleted == 0 { 0 } else { next };
+        flow.next_purge = Timer::now() + if done { PURGE_PAUSE } else { self.settings.poll_busy };
+        Ok(())
+    }
+
+    fn on_tick(&mut self) -> Result<(), SessionEnd> {
+        self.flow.next_tick = Timer::now() + TICK;
+        let health = self.publisher.health();
+        let blocked = matches!(health, Health::Blocked { .. });
+        self.rules.status.broker(health);
+        let since = self.rules.status.report().since_progress;
+        if since >= self.settings.stall_timeout && !blocked {
+            return Err(SessionEnd::Stalled(since));
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, reason: Option<String>) {
+        if self.flow.paused != reason.is_some() {
+            tracing::info!(cursor = self.lease.cursor, reason, "paused or resumed by an operator");
+        }
+        self.flow.paused = reason.is_some();
+        self.rules.status.paused(reason);
+    }
+}
+
+/// What could start when its time comes.
+struct May {
+    record: bool,
+    read: bool,
+    look: bool,
+}
+
+fn on_renewed(renewed: DbResult<Advance>) -> Result<(), SessionEnd> {
+    match renewed.map_err(SessionEnd::Database)? {
+        Advance::Done => Ok(()),
+        Advance::LeaseLost => Err(SessionEnd::LeaseLost),
     }
 }
 

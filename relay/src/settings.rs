@@ -42,12 +42,50 @@ pub struct Settings {
     /// Attempts after which a refused message is dead and waits for an operator. Default 20, which
     /// takes about an hour. An unavailable broker costs no attempt.
     pub max_attempts: u32,
+    /// What happens to later messages of an ordering key whose first one is dead. Default
+    /// [`DeadKey::Block`].
+    pub dead_key: DeadKey,
+    /// Most messages of one ordering key in flight. Default 1: then nothing of a key is sent before
+    /// the broker has taken what comes before it, and order per key holds around refusals too. It costs
+    /// a key that makes up most of the traffic a round trip per message. Raise it where such a key
+    /// matters more than its order around a refused message.
+    pub key_in_flight: usize,
+    /// The share of new messages refused, from 0 to 1, above which nothing new is handed on for a
+    /// while. Default 0.5; 1 turns this off.
+    pub refused_share: f64,
+    /// Messages after which the share is looked at. Default 100.
+    pub refused_sample: u64,
+    /// How long nothing new is handed on after the share was passed; then a few messages show whether
+    /// they are still refused. Default 1 s doubling to 30 s.
+    pub circuit_pause: Backoff,
+    /// Messages held, those that only wait for their time not counted, from which on nothing new is
+    /// handed on. Default 100,000. Bounds the relay's memory for their ordering keys too.
+    pub max_holds: u64,
+    /// How long messages may be in flight without any of them being settled before the session is
+    /// given up and begun anew. Default 60 s; more than the publish timeout. A broker that says that it
+    /// blocks publishing is waited for.
+    pub stall_timeout: Duration,
+    /// How long messages stay in the log after every cursor has handed them on. Default: for ever.
+    /// Keep it longer than any replay that is wanted.
+    pub retention: Option<Duration>,
+    /// Most rows deleted in one statement. Default 2,000.
+    pub purge_rows: u32,
     /// Wait before connecting again to a broker or database that failed. Default 100 ms doubling to
     /// 1.5 s.
     pub reconnect: Backoff,
     /// Longest time to settle what is in flight after a shutdown was asked for. Default 15 s; what is
     /// not settled then is published again by the next holder.
     pub shutdown_timeout: Duration,
+}
+
+/// What happens to later messages of an ordering key whose first one is dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeadKey {
+    /// They wait behind it until an operator decides.
+    #[default]
+    Block,
+    /// They go on without it.
+    Skip,
 }
 
 impl Default for Settings {
@@ -69,6 +107,18 @@ impl Default for Settings {
                 longest: Duration::from_secs(300),
             },
             max_attempts: 20,
+            dead_key: DeadKey::Block,
+            key_in_flight: 1,
+            refused_share: 0.5,
+            refused_sample: 100,
+            circuit_pause: Backoff {
+                first: Duration::from_secs(1),
+                longest: Duration::from_secs(30),
+            },
+            max_holds: 100_000,
+            stall_timeout: Duration::from_secs(60),
+            retention: None,
+            purge_rows: 2_000,
             reconnect: Backoff {
                 first: Duration::from_millis(100),
                 longest: Duration::from_millis(1_500),
@@ -130,6 +180,9 @@ impl Settings {
             ("chunk_rows", self.chunk_rows as usize),
             ("chunks_in_flight", self.chunks_in_flight),
             ("max_attempts", self.max_attempts as usize),
+            ("key_in_flight", self.key_in_flight),
+            ("max_holds", usize::try_from(self.max_holds).unwrap_or(usize::MAX)),
+            ("purge_rows", self.purge_rows as usize),
             ("chunk_bytes", usize::try_from(self.chunk_bytes).unwrap_or(usize::MAX)),
         ] {
             if value == 0 {
@@ -150,11 +203,29 @@ impl Settings {
             ("hold_backoff.first", self.hold_backoff.first),
             ("reconnect.longest", self.reconnect.longest),
             ("hold_backoff.longest", self.hold_backoff.longest),
+            ("circuit_pause.first", self.circuit_pause.first),
+            ("circuit_pause.longest", self.circuit_pause.longest),
         ] {
             if value.is_zero() {
                 let remedy = "use 1 ms or more".to_owned();
                 return refuse(setting, "0".to_owned(), "the relay would spin", remedy);
             }
+        }
+        if !(self.refused_share > 0.0 && self.refused_share <= 1.0) {
+            return refuse(
+                "refused_share",
+                self.refused_share.to_string(),
+                "a share lies between 0 and 1, and at 0 a single refusal would stop everything",
+                "use a number above 0, up to 1".to_owned(),
+            );
+        }
+        if self.stall_timeout <= publish_timeout {
+            return refuse(
+                "stall_timeout",
+                format!("{:?}", self.stall_timeout),
+                "a batch that is still waited for would count as stalled",
+                format!("make it more than the publish timeout ({publish_timeout:?})"),
+            );
         }
         if let Some(heartbeat) = heartbeat
             && self.lease <= 2 * heartbeat
@@ -199,6 +270,10 @@ mod tests {
         assert_eq!(verdict(|s| s.cursor.clear()), Err("cursor"));
         assert_eq!(verdict(|s| s.poll_idle = Duration::ZERO), Err("poll_idle"));
         assert_eq!(verdict(|s| s.max_attempts = 0), Err("max_attempts"));
+        assert_eq!(verdict(|s| s.key_in_flight = 0), Err("key_in_flight"));
+        assert_eq!(verdict(|s| s.refused_share = 0.0), Err("refused_share"));
+        assert_eq!(verdict(|s| s.refused_share = f64::NAN), Err("refused_share"));
+        assert_eq!(verdict(|s| s.stall_timeout = Duration::from_secs(5)), Err("stall_timeout"));
     }
 
     #[test]

@@ -4,11 +4,25 @@ use outbox::reader::{Entry, Hold, HoldReason, HoldResult};
 use transport::{Refusal, Verdict};
 
 use crate::lanes::{Fate, Published};
-use crate::settings::Settings;
+use crate::settings::{DeadKey, Settings};
 use crate::telemetry::Counters;
 
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// The broker has these.
+    pub(crate) confirmed: Vec<i64>,
+    /// To be held.
+    pub(crate) holds: Vec<Hold>,
+    /// The ordering keys given to [`HeldKeys::add`](crate::held_keys::HeldKeys::add) on the way, each as
+    /// often as it was.
+    pub(crate) keys: Vec<String>,
+    /// How many the broker refused.
+    pub(crate) refused: u64,
+}
+
 /// Rows that cannot be published now, by what they are: delayed or not a message at all.
-pub(crate) fn unpublishable(entry: &Entry) -> Option<Hold> {
+pub(crate) fn unpublishable(entry: &Entry, settings: &Settings) -> Option<Hold> {
     let (reason, result) = match &entry.defect {
         Some(defect) => {
             (HoldReason::Poison, HoldResult::Dead { attempts: 0, error: defect.clone() })
@@ -16,29 +30,30 @@ pub(crate) fn unpublishable(entry: &Entry) -> Option<Hold> {
         None if entry.delayed => (HoldReason::Delayed, HoldResult::UntilDue),
         None => return None,
     };
-    Some(Hold { seq: entry.seq, ordering_key: entry.message.ordering_key.clone(), reason, result })
+    let key = entry.message.ordering_key.clone();
+    Some(Hold { seq: entry.seq, ordering_key: blocking(key, &result, settings), reason, result })
 }
 
 /// What is to be held of a settled batch, where `attempts` tells how often each was tried before.
-pub(crate) fn holds_of(
+pub(crate) fn outcome(
     settings: &Settings,
     counters: &Counters,
     published: Vec<Published>,
     attempts: impl Fn(i64) -> u32,
-) -> (Vec<i64>, Vec<Hold>) {
-    let mut confirmed = Vec::with_capacity(published.len());
-    let mut holds = Vec::new();
+) -> Batch {
+    let mut batch = Batch { confirmed: Vec::with_capacity(published.len()), ..Batch::default() };
     let now = SystemTime::now();
-    for Published { seq, message, fate } in published {
+    for Published { seq, created_at, key, fate } in published {
         let verdict = match fate {
             Fate::Confirmed => {
-                counters.confirmed(now.duration_since(message.created_at).unwrap_or_default());
-                confirmed.push(seq);
+                counters.confirmed(now.duration_since(created_at).unwrap_or_default());
+                batch.confirmed.push(seq);
                 continue;
             }
             Fate::Behind => {
+                batch.keys.extend(key.clone());
                 let (reason, result) = (HoldReason::Behind, HoldResult::UntilFirst);
-                holds.push(Hold { seq, ordering_key: message.ordering_key, reason, result });
+                batch.holds.push(Hold { seq, ordering_key: key, reason, result });
                 continue;
             }
             Fate::Not(verdict) => verdict,
@@ -56,9 +71,20 @@ pub(crate) fn holds_of(
             let after = settings.hold_backoff.jittered(tried);
             HoldResult::Again { attempts: tried, after, error }
         };
-        holds.push(Hold { seq, ordering_key: message.ordering_key, reason, result });
+        batch.refused += 1;
+        batch.keys.extend(key.clone());
+        let ordering_key = blocking(key, &result, settings);
+        batch.holds.push(Hold { seq, ordering_key, reason, result });
     }
-    (confirmed, holds)
+    batch
+}
+
+/// The key that others wait behind: none where a dead message is to be passed by.
+fn blocking(key: Option<String>, result: &HoldResult, settings: &Settings) -> Option<String> {
+    match (settings.dead_key, result) {
+        (DeadKey::Skip, HoldResult::Dead { .. }) => None,
+        (DeadKey::Skip | DeadKey::Block, _) => key,
+    }
 }
 
 const fn reason_of(refusal: &Refusal) -> HoldReason {

@@ -1,5 +1,6 @@
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// The caller's shutdown signal, which can be waited for again after it came.
 pub(crate) struct Shutdown<F> {
@@ -18,5 +19,10 @@ impl<F: Future<Output = ()>> Shutdown<F> {
             self.signal.as_mut().await;
             self.came = true;
         }
+    }
+
+    /// Waits that long, or until shutdown is asked for; whether it was.
+    pub(crate) async fn within(&mut self, wait: Duration) -> bool {
+        tokio::time::timeout(wait, self.asked()).await.is_ok()
     }
 }

@@ -90,7 +90,7 @@ pub struct Report {
     pub last_error: Option<String>,
     /// Messages read and not yet settled.
     pub in_flight: usize,
-    /// Messages held, delayed ones included, as far as this holder knows.
+    /// Messages held, those that only wait for their time not counted, as far as this holder knows.
     pub held: u64,
     /// How long ago the loop last turned. It turns at least once a second; much more means that the
     /// process is stuck.
@@ -134,6 +134,62 @@ impl Status {
             since_turn: state.turned.elapsed(),
             since_progress,
         }
+    }
+
+    /// The loop turns.
+    pub(crate) fn turned(&self) {
+        self.lock().turned = Instant::now();
+    }
+
+    /// Something in flight was settled.
+    pub(crate) fn progressed(&self) {
+        self.lock().progressed = Instant::now();
+    }
+
+    /// So many messages are in flight now.
+    pub(crate) fn in_flight(&self, messages: usize) {
+        let mut state = self.lock();
+        if state.in_flight == 0 {
+            state.progressed = Instant::now();
+        }
+        state.in_flight = messages;
+    }
+
+    pub(crate) fn phase(&self, phase: Phase) {
+        let mut state = self.lock();
+        if matches!(phase, Phase::Active { .. } | Phase::Standby { .. }) {
+            state.last_error = None;
+        }
+        state.phase = phase;
+    }
+
+    pub(crate) fn broker(&self, broker: Health) {
+        self.lock().broker = broker;
+    }
+
+    pub(crate) fn circuit(&self, circuit: Circuit) {
+        self.lock().circuit = circuit;
+    }
+
+    pub(crate) fn paused(&self, reason: Option<String>) {
+        self.lock().paused = reason;
+    }
+
+    pub(crate) fn held(&self, held: u64) {
+        self.lock().held = held;
+    }
+
+    pub(crate) fn failed(&self, error: &dyn std::fmt::Display) {
+        self.lock().last_error = Some(error.to_string());
+    }
+
+    /// A session has ended: nothing of it is in flight, and what it knew is not known any more.
+    pub(crate) fn session_ended(&self) {
+        let mut state = self.lock();
+        state.in_flight = 0;
+        state.circuit = Circuit::Closed;
+        state.paused = None;
+        state.phase = Phase::Connecting;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

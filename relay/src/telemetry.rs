@@ -22,6 +22,7 @@ pub(crate) enum Ended {
     Drained,
     LeaseLost,
     LeaseExpired,
+    Stalled,
     BrokerUnavailable,
     DatabaseUnavailable,
     Fatal,
@@ -35,6 +36,7 @@ impl Ended {
             Self::Drained => "drained",
             Self::LeaseLost => "lease_lost",
             Self::LeaseExpired => "lease_expired",
+            Self::Stalled => "stalled",
             Self::BrokerUnavailable => "broker_unavailable",
             Self::DatabaseUnavailable => "database_unavailable",
             Self::Fatal => "fatal",
@@ -91,6 +93,17 @@ impl Counters {
                 }
             }
         }
+    }
+
+    /// So many were in flight when a session ended: they are published again.
+    pub(crate) fn repeated(&self, messages: usize) {
+        counter!("counterfoil_relay_repeated_total", "cursor" => self.cursor.clone())
+            .increment(messages as u64);
+    }
+
+    /// So many rows were deleted from the log.
+    pub(crate) fn purged(&self, rows: u64) {
+        counter!("counterfoil_relay_purged_total", "cursor" => self.cursor.clone()).increment(rows);
     }
 
     pub(crate) fn session_ended(&self, how: Ended) {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use diesel::{Connection, PgConnection, SqliteConnection};
 use message::MessageId;
-use outbox::reader::{Claim, Lease, LogStore, Position, ReadLimit};
+use outbox::admin::AdminStore;
+use outbox::reader::{Claim, Filter, Lease, Position, ReadLimit};
 use outbox::{Draft, OutboxBackend};
 use support::database::Database;
 use support::events::Fact;
@@ -19,10 +20,11 @@ macro_rules! on_every_store {
 mod cursor;
 mod diesel_async;
 mod enqueue;
+mod identity;
 
 /// A store under test: a migrated database, and what its SQL calls things.
 trait Store {
-    type Conn: LogStore + diesel::connection::LoadConnection<Backend: OutboxBackend>;
+    type Conn: AdminStore + diesel::connection::LoadConnection<Backend: OutboxBackend>;
     fn database() -> Database;
     fn connect(database: &Database) -> Self::Conn;
     /// A literal of `n` bytes of payload.
@@ -62,10 +64,13 @@ impl Store for Sqlite {
 const LIMIT: ReadLimit = ReadLimit { rows: 100, bytes: 1 << 20 };
 const TTL: Duration = Duration::from_secs(60);
 
-fn claim(conn: &mut impl LogStore, owner: &str, ttl: Duration) -> (Lease, Position) {
-    match conn.claim("c", owner, ttl).expect("claims") {
+/// Everything passes.
+const ALL: Filter = Filter { kinds: None, exchanges: None };
+
+fn claim(conn: &mut impl AdminStore, owner: &str, ttl: Duration) -> (Lease, Position) {
+    match conn.claim("relay", owner, ttl).expect("claims") {
         Claim::Taken(lease, position) => (lease, position),
-        Claim::Busy { owner, .. } => panic!("held by {owner}"),
+        other => panic!("{other:?}"),
     }
 }
 

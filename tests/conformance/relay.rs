@@ -8,7 +8,7 @@ use db::Db;
 use diesel::connection::LoadConnection;
 use diesel::{PgConnection, RunQueryDsl, SqliteConnection, sql_query};
 use message::Message;
-use outbox::reader::LogStore;
+use outbox::admin::AdminStore;
 use outbox::{Draft, OutboxBackend};
 use relay::{Backoff, Drained, Relay, Settings};
 use support::database::Database;
@@ -30,7 +30,9 @@ macro_rules! on_every_store {
 mod outages;
 mod verdicts;
 
-trait Store: LogStore + LoadConnection<Backend: OutboxBackend> {
+trait Store: AdminStore + LoadConnection<Backend: OutboxBackend> {
+    /// Moves every hold's time four hours back.
+    const EARLIER: &str;
     fn database() -> Database;
     fn pool(database: &Database) -> Db<Self>;
     /// The number a query gives as `n`.
@@ -44,6 +46,8 @@ struct Number {
 }
 
 impl Store for PgConnection {
+    const EARLIER: &str = "UPDATE outbox_holds SET not_before = not_before - interval '4 hours'";
+
     fn database() -> Database {
         Database::postgres()
     }
@@ -56,6 +60,8 @@ impl Store for PgConnection {
 }
 
 impl Store for SqliteConnection {
+    const EARLIER: &str = "UPDATE outbox_holds SET not_before = not_before - 14400000000";
+
     fn database() -> Database {
         Database::sqlite()
     }
@@ -102,11 +108,12 @@ impl<C: Store> Path<C> {
     }
 
     fn relay(&self) -> Relay<C> {
+        self.relay_with(Self::settings())
+    }
+
+    fn relay_with(&self, settings: Settings) -> Relay<C> {
         let broker = self.broker.clone().with_publish_timeout(Duration::from_secs(20));
-        Relay::new(self.db.clone(), Arc::new(broker))
-            .settings(Self::settings())
-            .build()
-            .expect("valid")
+        Relay::new(self.db.clone(), Arc::new(broker)).settings(settings).build().expect("valid")
     }
 
     async fn run_once(&self) -> Drained {

@@ -13,7 +13,7 @@ use diesel::result::Error;
 use diesel::sql_types::{BigInt, Text};
 use diesel::{Connection, PgConnection, QueryableByName, RunQueryDsl, sql_query};
 use outbox::Draft;
-use outbox::reader::{Claim, LogStore, ReadLimit};
+use outbox::reader::{Claim, Filter, LogStore, ReadLimit};
 use support::database::Database;
 use support::events::Fact;
 use support::readers::{BySeq, ByXmin, Reader, SnapshotCursor};
@@ -217,7 +217,7 @@ fn compare(committed: &[Fact], read: &[Fact], stalled: usize) -> Report {
 fn by_the_snapshot_cursor() {
     let database = Database::postgres();
     let Claim::Taken(_, position) =
-        database.pg().claim("c", "me", Duration::from_secs(60)).expect("claims")
+        database.pg().claim("relay", "me", Duration::from_secs(60)).expect("claims")
     else {
         panic!("held")
     };
@@ -247,7 +247,7 @@ fn a_huge_late_transaction_is_read_in_bounded_pieces() {
     let database = Database::postgres();
     let (mut late, mut other, mut conn) = (database.pg(), database.pg(), database.pg());
     let Claim::Taken(mut lease, mut position) =
-        conn.claim("c", "me", Duration::from_secs(60)).expect("claims")
+        conn.claim("relay", "me", Duration::from_secs(60)).expect("claims")
     else {
         panic!("held")
     };
@@ -265,7 +265,7 @@ fn a_huge_late_transaction_is_read_in_bounded_pieces() {
         .transaction(|tx| outbox::enqueue_all(tx, between.iter().map(Draft::of)))
         .expect("enqueues");
     let limit = ReadLimit { rows: 1_000, bytes: 1 << 20 };
-    let first = conn.read(&position, limit).expect("reads");
+    let first = conn.read(&position, &Filter::default(), limit).expect("reads");
     assert_eq!(first.entries.len(), 2, "nothing waits for the open transaction");
     position = first.next;
     late.batch_execute("COMMIT").expect("commits");
@@ -275,7 +275,7 @@ fn a_huge_late_transaction_is_read_in_bounded_pieces() {
     let mut numbers = Vec::new();
     let mut steps = 0;
     loop {
-        let chunk = conn.read(&position, limit).expect("reads");
+        let chunk = conn.read(&position, &Filter::default(), limit).expect("reads");
         assert!(chunk.entries.len() <= 1_000);
         // Stored and taken up again after each step, as by a relay that is restarted each time.
         assert_eq!(
@@ -283,7 +283,7 @@ fn a_huge_late_transaction_is_read_in_bounded_pieces() {
             outbox::reader::Advance::Done
         );
         let Claim::Taken(again, stored) =
-            conn.claim("c", "me", Duration::from_secs(60)).expect("claims")
+            conn.claim("relay", "me", Duration::from_secs(60)).expect("claims")
         else {
             panic!("held")
         };
@@ -293,7 +293,11 @@ fn a_huge_late_transaction_is_read_in_bounded_pieces() {
             chunk.entries.iter().map(|entry| Fact::from_payload(&entry.message.payload).number),
         );
         let unread = HUGE + 1 - numbers.len() as i64;
-        assert_eq!(conn.pending("c").expect("counts"), unread, "the view agrees with the reader");
+        assert_eq!(
+            conn.pending("relay").expect("counts"),
+            unread,
+            "the view agrees with the reader"
+        );
         position = chunk.next;
         steps += 1;
         if chunk.exhausted {

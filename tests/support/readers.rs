@@ -2,7 +2,7 @@
 
 use diesel::sql_types::{BigInt, Binary, Text};
 use diesel::{PgConnection, QueryableByName, RunQueryDsl, sql_query};
-use outbox::reader::{LogStore, Position, ReadLimit};
+use outbox::reader::{Filter, LogStore, Position, ReadLimit};
 
 use crate::events::Fact;
 
@@ -20,7 +20,8 @@ impl Reader for SnapshotCursor {
         // Small limits, so that late rows and fresh rows are cut off at every place.
         let rows = fastrand::u32(1..400);
         let bytes = if fastrand::u8(..10) == 0 { 5_000 } else { 1 << 20 };
-        let chunk = conn.read(&self.0, ReadLimit { rows, bytes }).expect("reads");
+        let chunk =
+            conn.read(&self.0, &Filter::default(), ReadLimit { rows, bytes }).expect("reads");
         let more = usize::from(!chunk.exhausted);
         self.0 = chunk.next;
         into.extend(chunk.entries.iter().map(|entry| Fact::from_payload(&entry.message.payload)));

@@ -7,7 +7,7 @@ use outbox::{Draft, EnqueueError};
 use support::database::Database;
 use support::events::Fact;
 
-use super::{LIMIT, TTL, claim, numbers};
+use super::{ALL, LIMIT, TTL, claim, numbers};
 
 #[tokio::test]
 async fn it_enqueues_in_the_transaction_or_not_at_all() {
@@ -58,7 +58,7 @@ async fn it_enqueues_in_the_transaction_or_not_at_all() {
     tokio::task::spawn_blocking(move || {
         let mut conn = database.pg();
         let (_, position) = claim(&mut conn, "me", TTL);
-        let chunk = conn.read(&position, LIMIT).expect("reads");
+        let chunk = conn.read(&position, &ALL, LIMIT).expect("reads");
         assert_eq!(numbers(&chunk), [3, 4, 5]);
         assert_eq!(chunk.entries.iter().map(|entry| entry.message.id).collect::<Vec<_>>(), ids);
         assert_eq!(chunk.entries[2].message.headers.get("a"), Some("b"));

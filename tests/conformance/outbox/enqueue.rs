@@ -9,7 +9,7 @@ use outbox::reader::{LogStore, ReadLimit};
 use outbox::{Draft, EnqueueError};
 use support::events::Fact;
 
-use super::{LIMIT, Store, TTL, claim, enqueue_facts, numbers};
+use super::{ALL, LIMIT, Store, TTL, claim, enqueue_facts, numbers};
 
 fn an_enqueue_outside_a_transaction_is_refused<S: Store>() {
     let database = S::database();
@@ -17,7 +17,7 @@ fn an_enqueue_outside_a_transaction_is_refused<S: Store>() {
     let error = outbox::enqueue(&mut conn, &Fact::keyless(1)).expect_err("refused");
     assert!(matches!(error, EnqueueError::NoTransaction), "{error}");
     let (_, position) = claim(&mut conn, "me", TTL);
-    assert!(conn.read(&position, LIMIT).expect("reads").entries.is_empty());
+    assert!(conn.read(&position, &ALL, LIMIT).expect("reads").entries.is_empty());
 }
 
 fn what_is_enqueued_is_read_as_it_was<S: Store>() {
@@ -44,7 +44,7 @@ fn what_is_enqueued_is_read_as_it_was<S: Store>() {
         .expect("enqueues");
     let alone = conn.write(|tx| draft.clone().id(MessageId::new()).enqueue(tx)).expect("enqueues");
     let (_, position) = claim(&mut conn, "me", TTL);
-    let chunk = conn.read(&position, LIMIT).expect("reads");
+    let chunk = conn.read(&position, &ALL, LIMIT).expect("reads");
     assert!(chunk.exhausted);
     let read: Vec<&Message> = chunk.entries.iter().map(|entry| &entry.message).collect();
     assert_eq!(read.iter().map(|m| m.id).collect::<Vec<_>>(), [ids[0], ids[1], alone]);
@@ -80,7 +80,7 @@ fn a_rolled_back_enqueue_is_never_read<S: Store>() {
     assert!(rolled_back.is_err());
     enqueue_facts::<S>(&mut conn, &[Fact::keyless(2)]);
     let (_, position) = claim(&mut conn, "me", TTL);
-    assert_eq!(numbers(&conn.read(&position, LIMIT).expect("reads")), [2]);
+    assert_eq!(numbers(&conn.read(&position, &ALL, LIMIT).expect("reads")), [2]);
 }
 
 fn a_limit_of_rows_and_of_bytes_is_kept<S: Store>() {
@@ -97,18 +97,18 @@ fn a_limit_of_rows_and_of_bytes_is_kept<S: Store>() {
         ReadLimit { rows: 100, bytes: 6_000 },
         ReadLimit { rows: 100, bytes: 1 },
     ] {
-        let chunk = conn.read(&position, limit).expect("reads");
+        let chunk = conn.read(&position, &ALL, limit).expect("reads");
         sizes.push((chunk.entries.len(), chunk.exhausted));
         read.extend(numbers(&chunk));
         position = chunk.next;
     }
     // Each row counts its payload of about 2,040 bytes and 512: three of them pass 6,000.
     assert_eq!(sizes, [(2, false), (3, false), (1, false)]);
-    let rest = conn.read(&position, LIMIT).expect("reads");
+    let rest = conn.read(&position, &ALL, LIMIT).expect("reads");
     read.extend(numbers(&rest));
     assert_eq!(read, [1, 2, 3, 4, 5, 6, 7]);
     assert!(rest.exhausted);
-    assert!(conn.read(&rest.next, LIMIT).expect("reads").entries.is_empty());
+    assert!(conn.read(&rest.next, &ALL, LIMIT).expect("reads").entries.is_empty());
 }
 
 fn bad_rows_are_refused_by_the_table<S: Store>() {
@@ -157,7 +157,7 @@ fn bad_rows_are_refused_by_the_table<S: Store>() {
     }
     insert(&mut conn, 4, "''").expect("an empty routing key is fine");
     let (_, position) = claim(&mut conn, "me", TTL);
-    let chunk = conn.read(&position, LIMIT).expect("reads");
+    let chunk = conn.read(&position, &ALL, LIMIT).expect("reads");
     assert_eq!(chunk.entries.len(), 1);
     assert_eq!(chunk.entries[0].defect, None);
 }
@@ -171,7 +171,7 @@ fn a_plain_insert_gets_every_default<S: Store>() {
     ))
     .expect("inserts");
     let (_, position) = claim(&mut conn, "me", TTL);
-    let chunk = conn.read(&position, LIMIT).expect("reads");
+    let chunk = conn.read(&position, &ALL, LIMIT).expect("reads");
     let message = &chunk.entries[0].message;
     assert_eq!(message.exchange, "events");
     assert_eq!(message.routing_key, "order.placed");

@@ -1,7 +1,9 @@
 //! What the broker thinks of a message.
 
+use std::time::Duration;
+
 use outbox::Draft;
-use relay::Drained;
+use relay::{Backoff, Circuit, DeadKey, Drained};
 use support::events::Fact;
 use transport::{Binding, Exchange, ExchangeKind, Poison, Refusal, Topology, Verdict};
 
@@ -34,7 +36,10 @@ async fn a_refused_message_is_held_and_its_key_waits_behind_it<C: Store>() {
     path.enqueue_facts("b", 3..=3).await;
     let drained = path.run_once().await;
     assert_eq!((drained.confirmed, drained.held), (1, 3), "{:?}", path.published());
-    assert_eq!(path.held().await, [("unroutable".to_owned(), 2)]);
+    let held = path.held().await;
+    assert_eq!(held[0], ("unroutable".to_owned(), 2));
+    assert!(held[1..].iter().all(|held| *held == ("behind".to_owned(), 0)), "{held:?}");
+    assert_eq!(held.len(), 4);
     path.broker.clear_script();
     path.run_once().await;
     let of_a: Vec<_> =
@@ -44,6 +49,114 @@ async fn a_refused_message_is_held_and_its_key_waits_behind_it<C: Store>() {
     path.enqueue_facts("a", 5..=5).await;
     assert_eq!(path.run_once().await, Drained { confirmed: 1, held: 0 });
     assert!(path.held().await.is_empty());
+}
+
+async fn nothing_of_a_key_overtakes_one_that_is_refused_beside_it<C: Store>() {
+    let path = Path::<C>::new().await;
+    path.broker.script(refuse("a-2", unroutable()));
+    // All of it in one chunk.
+    path.enqueue_facts("a", 1..=4).await;
+    path.enqueue_facts("b", 1..=3).await;
+    path.run_once().await;
+    let of_a = |path: &Path<C>| -> Vec<String> {
+        path.published().into_iter().filter(|operation| operation.starts_with('a')).collect()
+    };
+    assert_eq!(of_a(&path), ["a-1"]);
+    path.broker.clear_script();
+    path.held().await;
+    path.run_once().await;
+    assert_eq!(of_a(&path), ["a-1", "a-2", "a-3", "a-4"]);
+}
+
+async fn a_dead_message_is_passed_by_where_that_is_wanted<C: Store>() {
+    let path = Path::<C>::new().await;
+    path.broker.script(refuse("a-1", unroutable()));
+    path.enqueue_facts("a", 1..=3).await;
+    let mut settings = Path::<C>::settings();
+    settings.max_attempts = 1;
+    settings.dead_key = DeadKey::Skip;
+    let relay = path.relay_with(settings);
+    support::bounded(relay.run_once()).await.expect("drains");
+    support::bounded(relay.run_once()).await.expect("drains");
+    assert_eq!(path.published(), ["a-2", "a-3"]);
+    assert_eq!(path.count("outbox_holds WHERE state = 'dead'").await, 1);
+    assert_eq!(path.count("outbox_holds").await, 1);
+}
+
+async fn delayed_messages_of_a_key_come_in_order_of_their_time<C: Store>() {
+    let path = Path::<C>::new().await;
+    let hour = Duration::from_secs(3600);
+    path.enqueue(vec![
+        Draft::of(&Fact::of("a", 1)).deliver_after(3 * hour),
+        Draft::of(&Fact::of("a", 2)).deliver_after(hour),
+        Draft::of(&Fact::of("a", 3)).deliver_after(2 * hour),
+    ])
+    .await;
+    path.run_once().await;
+    assert_eq!(path.published(), Vec::<String>::new());
+    path.sql(
+        "UPDATE outbox_holds SET not_before = (SELECT deliver_after FROM outbox_messages m WHERE m.seq = outbox_holds.seq)",
+    )
+    .await;
+    // Four hours later.
+    path.sql(C::EARLIER).await;
+    path.run_once().await;
+    assert_eq!(path.published(), ["a-2", "a-3", "a-1"]);
+}
+
+async fn most_of_the_traffic_refused_stops_the_rest_and_lets_it_go_again<C: Store>() {
+    let path = Path::<C>::new().await;
+    path.broker.script(|_| Some(unroutable()));
+    let facts = |range: std::ops::RangeInclusive<i64>| range.map(Fact::keyless);
+    path.enqueue(facts(1..=400).map(|fact| Draft::of(&fact)).collect()).await;
+    let mut settings = Path::<C>::settings();
+    settings.max_attempts = 1_000;
+    settings.refused_sample = 20;
+    settings.circuit_pause =
+        Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(1) };
+    let relay = path.relay_with(settings);
+    let status = relay.status();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(async move { relay.run(async { drop(stopped.await) }).await });
+    support::eventually("the circuit is open", async || {
+        status.report().circuit == Circuit::OpenRefused
+    })
+    .await;
+    let held = path.count("outbox_holds").await;
+    assert!(held < 400, "{held} of 400 were held before it opened");
+    path.broker.clear_script();
+    support::eventually("all has arrived", async || path.broker.depth("all") == 400).await;
+    support::eventually("the circuit is closed", async || {
+        status.report().circuit == Circuit::Closed
+    })
+    .await;
+    stop.send(()).expect("runs");
+    support::bounded(running).await.expect("ends").expect("stops");
+}
+
+async fn too_many_holds_stop_the_rest_until_there_are_fewer<C: Store>() {
+    let path = Path::<C>::new().await;
+    path.broker.script(|message| message.operation.starts_with('a').then(unroutable));
+    path.enqueue_facts("a", 1..=40).await;
+    let mut settings = Path::<C>::settings();
+    settings.max_attempts = 1_000;
+    settings.max_holds = 10;
+    settings.refused_share = 1.0;
+    let relay = path.relay_with(settings);
+    let status = relay.status();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(async move { relay.run(async { drop(stopped.await) }).await });
+    support::eventually("the circuit is open", async || {
+        status.report().circuit == Circuit::OpenHolds
+    })
+    .await;
+    assert!(path.count("outbox_holds").await <= 10 + 3 * 7, "bounded by what was in flight");
+    path.broker.clear_script();
+    support::eventually("all has arrived", async || path.broker.depth("all") == 40).await;
+    let expected: Vec<String> = (1..=40).map(|n| format!("a-{n}")).collect();
+    assert_eq!(path.published(), expected);
+    stop.send(()).expect("runs");
+    support::bounded(running).await.expect("ends").expect("stops");
 }
 
 async fn after_its_attempts_a_refused_message_is_dead_and_stays<C: Store>() {
@@ -94,6 +207,11 @@ async fn a_missing_exchange_holds_its_messages_until_it_is_there<C: Store>() {
 on_every_store!(
     everything_committed_arrives_in_order_of_its_key,
     a_refused_message_is_held_and_its_key_waits_behind_it,
+    nothing_of_a_key_overtakes_one_that_is_refused_beside_it,
+    a_dead_message_is_passed_by_where_that_is_wanted,
+    delayed_messages_of_a_key_come_in_order_of_their_time,
+    most_of_the_traffic_refused_stops_the_rest_and_lets_it_go_again,
+    too_many_holds_stop_the_rest_until_there_are_fewer,
     after_its_attempts_a_refused_message_is_dead_and_stays,
     a_poison_message_is_dead_at_once_and_alone,
     a_missing_exchange_holds_its_messages_until_it_is_there,

@@ -9,7 +9,7 @@ use diesel::QueryResult;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use inbox::InboxConnection;
 use outbox::EnqueueError;
-use outbox::reader::LogStore;
+use outbox::admin::AdminStore;
 
 use crate::event::PaymentSucceeded;
 use crate::plan::Sale;
@@ -19,7 +19,7 @@ pub(crate) const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations"
 
 /// A database the shop and its consumers can live in. The statements are the same on both; diesel
 /// wants to know which.
-pub(crate) trait Shop: InboxConnection + LogStore {
+pub(crate) trait Shop: InboxConnection + AdminStore {
     /// Makes Counterfoil's tables and the shop's.
     fn migrate(&mut self) -> anyhow::Result<()>;
 

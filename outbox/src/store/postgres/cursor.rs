@@ -15,7 +15,6 @@ macro_rules! timeline {
         "('x' || lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 16, '0'))::bit(64)::bigint"
     };
 }
-pub(super) use timeline;
 
 #[derive(QueryableByName)]
 struct Found {

@@ -22,7 +22,8 @@ struct Count {
     count: i64,
 }
 
-/// Held messages whose time has come, each that heads its key with those behind it.
+/// Held messages whose time has come, each that heads its key with those behind it, as far as there is
+/// no other that they wait for.
 pub(crate) fn due(
     conn: &mut PgConnection,
     cursor: &str,
@@ -57,6 +58,12 @@ pub(crate) fn due(
                      WHERE b.cursor = (SELECT name FROM c) AND b.ordering_key = h.ordering_key
                        AND b.ordering_key IS NOT NULL AND b.reason <> 'delayed' AND b.reason = 'behind'
                        AND b.state = 'waiting' AND b.seq > h.seq
+                       AND b.seq < coalesce((
+                           SELECT n.seq FROM outbox_holds n
+                           WHERE n.cursor = (SELECT name FROM c) AND n.ordering_key = h.ordering_key
+                             AND n.ordering_key IS NOT NULL AND n.reason NOT IN ('delayed', 'behind')
+                             AND n.reason <> 'delayed' AND n.seq > h.seq
+                           ORDER BY n.seq LIMIT 1), 9223372036854775807)
                      ORDER BY b.seq LIMIT ",
         )
         .bind::<BigInt, _>(RUN)

@@ -37,7 +37,8 @@ macro_rules! held {
     };
 }
 
-/// Held messages whose time has come, each that heads its key with those behind it.
+/// Held messages whose time has come, each that heads its key with those behind it, as far as there is
+/// no other that they wait for.
 pub(crate) fn due(
     conn: &mut SqliteConnection,
     cursor: &str,
@@ -88,7 +89,14 @@ fn run(conn: &mut SqliteConnection, cursor: &str, key: &str, head: i64) -> Query
         .bind::<Text, _>(key)
         .sql(" AND h.seq > ")
         .bind::<BigInt, _>(head)
-        .sql(" ORDER BY h.seq LIMIT ")
+        .sql(
+            " AND h.seq < coalesce((
+                 SELECT n.seq FROM outbox_holds n
+                 WHERE n.cursor = h.cursor AND n.ordering_key = h.ordering_key AND n.ordering_key IS NOT NULL
+                   AND n.reason NOT IN ('delayed', 'behind') AND n.reason <> 'delayed' AND n.seq > ",
+        )
+        .bind::<BigInt, _>(head)
+        .sql(" ORDER BY n.seq LIMIT 1), 9223372036854775807) ORDER BY h.seq LIMIT ")
         .bind::<BigInt, _>(RUN);
     let rows: Vec<HeldRow> = query.load(conn)?;
     Ok(rows

@@ -4,7 +4,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use db::Db;
 use diesel::{PgConnection, SqliteConnection};
-use outbox::reader::LogStore;
+use outbox::admin::AdminStore;
 use relay::{Backoff, Relay, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use transport::Publisher;
@@ -26,7 +26,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     ended
 }
 
-async fn on<C: LogStore>(config: &Config) -> Result<()> {
+async fn on<C: AdminStore>(config: &Config) -> Result<()> {
     let mut signals = Signals::listen()?;
     let settings = settings(config);
     let broker: Arc<dyn Publisher> = Arc::new(RabbitMq::new(&broker(config)?)?);
@@ -40,7 +40,7 @@ async fn on<C: LogStore>(config: &Config) -> Result<()> {
 }
 
 /// Waits for a database that is still starting; a sidecar often is up first.
-async fn connect<C: LogStore>(
+async fn connect<C: AdminStore>(
     config: &Config,
     backoff: &Backoff,
     signals: &mut Signals,
