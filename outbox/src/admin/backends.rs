@@ -6,8 +6,9 @@ use diesel::QueryResult;
 
 use super::{
     AdminError, AdminStore, AuditEntry, Backlog, Changed, CursorInfo, Facts, HoldCount, HoldInfo,
-    NewCursor, Order, Purged, Selection, Vitals,
+    NewCursor, Order, Purged, Rebased, Selection, Vitals,
 };
+use crate::reader::Foreign;
 
 macro_rules! admin_store {
     ($connection:ty, $store:ident, { $(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $module:ident $(:: $sub:ident)?;)+ }) => {
@@ -39,6 +40,9 @@ macro_rules! on_store {
             fn backlog(cursor: &str, bound: u32, within: Duration) -> QueryResult<Backlog> = gauges;
             fn vitals(within: Duration) -> QueryResult<Vitals> = gauges;
             fn facts() -> QueryResult<Facts> = facts;
+            fn foreign(name: &str) -> QueryResult<Option<Foreign>> = cursor;
+            fn mark_piece(from: i64) -> QueryResult<(u64, Option<i64>)> = rebase;
+            fn rebase(order: &Order) -> Result<Rebased, AdminError> = rebase;
             fn exchanges(cursor: &str, rows: u32) -> QueryResult<Vec<String>> = facts;
         });
     };

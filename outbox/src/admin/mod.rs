@@ -11,6 +11,7 @@ mod gauges;
 mod holds;
 mod order;
 mod purge;
+mod rebase;
 mod store;
 
 pub use cursors::{CursorInfo, Holder, Identity, NewCursor, Paused, Start};
@@ -19,4 +20,5 @@ pub use gauges::{Backlog, DeadTuples, Vitals, XminHolder};
 pub use holds::{Changed, HeldMessage, HoldCount, HoldInfo, Selection};
 pub use order::{AdminError, AuditEntry, Order};
 pub use purge::Purged;
+pub use rebase::Rebased;
 pub use store::AdminStore;

@@ -4,9 +4,9 @@ use diesel::QueryResult;
 
 use super::{
     AdminError, AuditEntry, Backlog, Changed, CursorInfo, Facts, HoldCount, HoldInfo, NewCursor,
-    Order, Purged, Selection, Vitals,
+    Order, Purged, Rebased, Selection, Vitals,
 };
-use crate::reader::LogStore;
+use crate::reader::{Foreign, LogStore};
 
 /// A database whose outbox can be operated. Implemented for `PgConnection` and `SqliteConnection`.
 pub trait AdminStore: LogStore {
@@ -146,6 +146,30 @@ pub trait AdminStore: LogStore {
     /// # Errors
     /// What the database said.
     fn facts(&mut self) -> QueryResult<Facts>;
+
+    /// How it shows, if it does, that the numbers of a cursor or of the log are another cluster's.
+    ///
+    /// # Errors
+    /// What the database said.
+    fn foreign(&mut self, cursor: &str) -> QueryResult<Option<Foreign>>;
+
+    /// The first part of making a restored or copied database its own, in bounded pieces while
+    /// producers go on: gives the next rows behind the place `from` that no cursor has still to hand on
+    /// out of order a number that means nothing. Returns how many changed and where the next piece starts, if there
+    /// is one. To be called until there is none, then [`rebase`](Self::rebase).
+    ///
+    /// # Errors
+    /// What the database said.
+    fn mark_piece(&mut self, from: i64) -> QueryResult<(u64, Option<i64>)>;
+
+    /// Makes a restored or copied database its own: every message not handed on yet is handed on, and every
+    /// relay claims anew. Producers wait while it works, which is short once
+    /// [`mark_piece`](Self::mark_piece) has been through. Relays must be stopped: one that runs loses its
+    /// lease.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    fn rebase(&mut self, order: &Order) -> Result<Rebased, AdminError>;
 
     /// The exchanges that the next `rows` pending messages of a cursor and its first `rows` held ones
     /// go to, by name.

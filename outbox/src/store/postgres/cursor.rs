@@ -80,16 +80,8 @@ pub(crate) fn claim(
     ttl: Duration,
 ) -> QueryResult<Claim> {
     let Some(found) = find(conn, cursor)? else { return Ok(Claim::Unknown) };
-    match &found.stored {
-        Some(stored) if *stored != found.here => {
-            let (stored, found) = (stored.clone(), found.here);
-            return Ok(Claim::Foreign(Foreign::OtherCluster { stored, found }));
-        }
-        _ if found.snapshot_ahead => {
-            return Ok(Claim::Foreign(Foreign::SnapshotAhead { snapshot: found.snapshot }));
-        }
-        _ if found.rows_ahead => return Ok(Claim::Foreign(Foreign::RowsAhead)),
-        _ => {}
+    if let Some(foreign) = found.foreign() {
+        return Ok(Claim::Foreign(foreign));
     }
     // The identity again in the condition: the connection may lead elsewhere since the look.
     let taken: Option<Taken> = diesel::sql_query(concat!(
@@ -150,6 +142,27 @@ fn find(conn: &mut PgConnection, cursor: &str) -> QueryResult<Option<Found>> {
     .bind::<Text, _>(cursor)
     .get_result(conn)
     .optional()
+}
+
+impl Found {
+    fn foreign(&self) -> Option<Foreign> {
+        match &self.stored {
+            Some(stored) if *stored != self.here => {
+                let (stored, found) = (stored.clone(), self.here.clone());
+                Some(Foreign::OtherCluster { stored, found })
+            }
+            _ if self.snapshot_ahead => {
+                Some(Foreign::SnapshotAhead { snapshot: self.snapshot.clone() })
+            }
+            _ if self.rows_ahead => Some(Foreign::RowsAhead),
+            _ => None,
+        }
+    }
+}
+
+/// How it shows that numbers are another cluster's.
+pub(crate) fn foreign(conn: &mut PgConnection, name: &str) -> QueryResult<Option<Foreign>> {
+    Ok(find(conn, name)?.and_then(|found| found.foreign()))
 }
 
 /// Keeps the lease for another term.

@@ -14,6 +14,8 @@ pub(crate) mod purge;
 #[cfg(feature = "reader")]
 pub(crate) mod read;
 #[cfg(feature = "reader")]
+pub(crate) mod rebase;
+#[cfg(feature = "reader")]
 mod row;
 
 pub(crate) use produce::{insert, serialize};

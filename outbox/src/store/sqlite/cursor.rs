@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Text};
 use diesel::sqlite::SqliteConnection;
 
-use crate::reader::{Advance, Claim, Filter, Hold, Lease, Position};
+use crate::reader::{Advance, Claim, Filter, Foreign, Hold, Lease, Position};
 use crate::row::micros;
 use crate::store::sqlite::holds;
 
@@ -104,6 +104,11 @@ fn names(stored: Option<String>) -> QueryResult<Option<Vec<String>>> {
     let read = |text: String| serde_json::from_str(&text);
     let names = stored.map(read).transpose();
     names.map_err(|error| diesel::result::Error::DeserializationError(error.into()))
+}
+
+/// Never: a place means the same in every copy of the file.
+pub(crate) fn foreign(_conn: &mut SqliteConnection, _name: &str) -> QueryResult<Option<Foreign>> {
+    Ok(None)
 }
 
 /// Keeps the lease for another term.
