@@ -264,7 +264,7 @@ impl<C: AdminStore> Relay<C> {
         let Session { lease, lanes, flow, .. } = session;
         drop(lanes);
         let totals = flow.totals;
-        self.counters.repeated(flow.messages_in_flight());
+        self.counters.repeated(flow.messages_in_flight() as u64);
         drop(flow);
         self.status.session_ended();
         self.status.broker(self.publisher.health());

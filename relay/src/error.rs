@@ -27,7 +27,7 @@ pub enum RelayError {
     /// The numbers of the cursor or of the log are another cluster's: the database was restored from a
     /// dump, or copied logically. Going on could skip messages.
     #[error(
-        "cursor {cursor:?} cannot go on: {foreign}; was the database restored from a dump or copied? stop every relay of it and run `relay rebase`, which keeps every message that is not published yet"
+        "cursor {cursor:?} cannot go on: {foreign}; was the database restored from a dump or copied? stop every relay of it and run `relay rebase --yes --reason …`, which keeps every message that is not published yet"
     )]
     Foreign {
         /// The cursor.

@@ -40,7 +40,7 @@ mod settings;
 mod settle;
 mod shutdown;
 mod status;
-mod telemetry;
+pub mod telemetry;
 mod waves;
 mod work;
 

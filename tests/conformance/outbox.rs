@@ -17,10 +17,13 @@ macro_rules! on_every_store {
     };
 }
 
+mod administered;
 mod cursor;
 mod diesel_async;
 mod enqueue;
+mod holds;
 mod identity;
+mod purge;
 
 /// A store under test: a migrated database, and what its SQL calls things.
 trait Store {

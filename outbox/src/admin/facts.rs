@@ -15,6 +15,8 @@ pub struct Facts {
     pub next_xid: Option<i64>,
     /// The highest transaction number any cursor's position names; `None` on SQLite.
     pub highest_cursor_xid: Option<i64>,
+    /// Whether the log has rows of transactions that this cluster has not begun.
+    pub rows_ahead: bool,
     /// Whether this is a standby, which takes no writes.
     pub standby: bool,
     /// Whether the server runs autovacuum at all; true on SQLite.

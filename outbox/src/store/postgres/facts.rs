@@ -37,6 +37,8 @@ struct Xids {
     next: Option<i64>,
     #[diesel(sql_type = Nullable<BigInt>)]
     highest: Option<i64>,
+    #[diesel(sql_type = Bool)]
+    rows_ahead: bool,
 }
 
 #[derive(QueryableByName)]
@@ -73,7 +75,7 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
         let cluster: Cluster = diesel::sql_query(
             "SELECT s.system_identifier::text AS system_id,
                     CASE WHEN pg_is_in_recovery() THEN c.timeline_id::bigint
-                         ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END AS timeline
+                         ELSE ('x' || lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 16, '0'))::bit(64)::bigint END AS timeline
              FROM pg_control_system() s, pg_control_checkpoint() c",
         )
         .get_result(conn)?;
@@ -83,7 +85,8 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
     };
     let xids: Xids = diesel::sql_query(
         "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next,
-                max(greatest(pg_snapshot_xmax(snapshot)::text::bigint, pg_snapshot_xmax(late_snapshot)::text::bigint)) AS highest
+                max(greatest(pg_snapshot_xmax(snapshot)::text::bigint, pg_snapshot_xmax(late_snapshot)::text::bigint)) AS highest,
+                EXISTS (SELECT FROM outbox_messages WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())) AS rows_ahead
          FROM outbox_cursors",
     )
     .get_result(conn)?;
@@ -93,6 +96,7 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
         identity,
         next_xid: xids.next,
         highest_cursor_xid: xids.highest,
+        rows_ahead: xids.rows_ahead,
         standby: server.standby,
         autovacuum: server.autovacuum,
         encrypted: server.encrypted,

@@ -31,6 +31,7 @@ pub(crate) fn facts(conn: &mut SqliteConnection) -> QueryResult<Facts> {
         identity: None,
         next_xid: None,
         highest_cursor_xid: None,
+        rows_ahead: false,
         standby: false,
         autovacuum: true,
         encrypted: None,

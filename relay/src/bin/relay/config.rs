@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ pub(crate) struct Config {
     pub(crate) database: Database,
     pub(crate) broker: Broker,
     pub(crate) relay: RelayPart,
+    pub(crate) server: Server,
     pub(crate) log: Log,
 }
 
@@ -68,8 +70,47 @@ pub(crate) struct RelayPart {
     #[serde(with = "humantime_serde")]
     pub(crate) hold_backoff_longest: Option<Duration>,
     pub(crate) max_attempts: Option<u32>,
+    pub(crate) dead_key: Option<DeadKey>,
+    pub(crate) key_in_flight: Option<usize>,
+    pub(crate) refused_share: Option<f64>,
+    pub(crate) refused_sample: Option<u64>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) circuit_pause_first: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) circuit_pause_longest: Option<Duration>,
+    pub(crate) max_holds: Option<u64>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) stall_timeout: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) retention: Option<Duration>,
+    pub(crate) purge_rows: Option<u32>,
     #[serde(with = "humantime_serde")]
     pub(crate) shutdown_timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Server {
+    pub(crate) listen: Option<SocketAddr>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) stuck_after: Option<Duration>,
+}
+
+/// [`relay::DeadKey`] as the file says it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DeadKey {
+    Block,
+    Skip,
+}
+
+impl From<DeadKey> for relay::DeadKey {
+    fn from(named: DeadKey) -> Self {
+        match named {
+            DeadKey::Block => Self::Block,
+            DeadKey::Skip => Self::Skip,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -138,6 +179,9 @@ pub(crate) struct Overrides {
     /// Most rows read in one step [default: 4000].
     #[arg(long, global = true, env = "RELAY_CHUNK_ROWS")]
     chunk_rows: Option<u32>,
+    /// Where to answer /healthz, /readyz and /metrics, as in 127.0.0.1:9464 [default: nowhere].
+    #[arg(long, global = true, env = "RELAY_LISTEN")]
+    listen: Option<SocketAddr>,
     /// What to log, as in info or relay=debug,warn [default: info].
     #[arg(long, global = true, env = "RELAY_LOG")]
     log: Option<String>,
@@ -150,7 +194,7 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::from(text))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let json = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
     humantime_serde::deserialize(json).map_err(|error| format!("{error}; write it as 20s or 500ms"))
 }
@@ -173,6 +217,7 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
         publish_timeout,
         lanes,
         chunk_rows,
+        listen,
         log,
         log_json,
     } = overrides.clone();
@@ -186,6 +231,7 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
     place(&mut config.broker.publish_timeout, publish_timeout);
     place(&mut config.relay.lanes, lanes);
     place(&mut config.relay.chunk_rows, chunk_rows);
+    place(&mut config.server.listen, listen);
     place(&mut config.log.filter, log);
     place(&mut config.log.json, log_json);
     Ok(config)
@@ -262,6 +308,8 @@ mod tests {
             "hold_backoff_first",
             "poll_holds",
             "shutdown_timeout",
+            "listen",
+            "stuck_after",
             "filter",
         ] {
             assert!(text.contains(name), "{name}");

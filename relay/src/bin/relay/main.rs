@@ -1,11 +1,22 @@
 //! The `relay` sidecar. `relay run` publishes an outbox until it is told to stop; `relay migrate`
-//! creates or updates the tables.
+//! creates or updates the tables; the other commands are an operator's.
 
+mod audit;
 mod config;
+mod cursors;
 mod database;
+mod doctor;
+mod holds;
 mod logging;
 mod migrate;
+mod operator;
+mod output;
+mod pause;
+mod prune;
+mod rebase;
 mod run;
+mod serve;
+mod status;
 
 use std::process::ExitCode;
 
@@ -33,6 +44,28 @@ enum Command {
     Run,
     /// Create or update the tables. Safe to run from several places at once.
     Migrate(migrate::Options),
+    /// Show how it stands: cursors, what is pending, what is held, who holds back vacuum.
+    Status(operator::Output),
+    /// Look at everything the relay depends on, and say what is wrong and what to do about it. Exits
+    /// with 1 when something keeps the relay from its work.
+    Doctor(operator::Output),
+    /// Show, make and remove cursors.
+    #[command(subcommand)]
+    Cursors(cursors::Cursors),
+    /// Show held messages and decide about them.
+    #[command(subcommand)]
+    Holds(holds::Holds),
+    /// Stop handing messages on. The relay goes on running and keeps its lease.
+    Pause(pause::Options),
+    /// Hand messages on again.
+    Resume(pause::Options),
+    /// Delete messages that were published long ago.
+    Prune(prune::Options),
+    /// Make a database that was restored from a dump, or copied, this cluster's own. Every message that
+    /// was not published yet stays to be published.
+    Rebase(rebase::Options),
+    /// Show what operators changed, who and why.
+    Audit(audit::Options),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +75,15 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Run => run::run(&config),
             Command::Migrate(options) => migrate::migrate(&config, &options),
+            Command::Status(output) => status::status(&config, output),
+            Command::Doctor(output) => doctor::doctor(&config, output),
+            Command::Cursors(command) => cursors::cursors(&config, &command),
+            Command::Holds(command) => holds::holds(&config, &command),
+            Command::Pause(options) => pause::pause(&config, &options),
+            Command::Resume(options) => pause::resume(&config, &options),
+            Command::Prune(options) => prune::prune(&config, &options),
+            Command::Rebase(options) => rebase::rebase(&config, &options),
+            Command::Audit(options) => audit::audit(&config, &options),
         }
     });
     match result {

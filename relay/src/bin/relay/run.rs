@@ -1,10 +1,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use db::Db;
 use diesel::{PgConnection, SqliteConnection};
 use outbox::admin::AdminStore;
+use relay::telemetry::Gauges;
 use relay::{Backoff, Relay, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use transport::Publisher;
@@ -12,6 +13,7 @@ use transport::rabbitmq::{RabbitMq, RabbitSettings};
 
 use crate::config::Config;
 use crate::database::{self, Kind, address, kind};
+use crate::serve::{self, Figures, Health, Served};
 
 pub(crate) fn run(config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -29,14 +31,47 @@ pub(crate) fn run(config: &Config) -> Result<()> {
 async fn on<C: AdminStore>(config: &Config) -> Result<()> {
     let mut signals = Signals::listen()?;
     let settings = settings(config);
+    // First of all, so that it answers while the database is waited for.
+    let served = serve::<C>(config, &settings).await?;
     let broker: Arc<dyn Publisher> = Arc::new(RabbitMq::new(&broker(config)?)?);
-    let Some(db) = connect::<C>(config, &settings.reconnect, &mut signals).await? else {
+    let starting = |why: String| {
+        if let Some(served) = &served {
+            served.health.starting(why);
+        }
+    };
+    let connected = connect::<C>(config, &settings.reconnect, &mut signals, starting);
+    let Some(db) = connected.await? else {
         return Ok(());
     };
     let relay = Relay::new(db, broker.clone()).settings(settings).build()?;
+    if let Some(served) = &served {
+        served.health.started(relay.status());
+    }
     let stopped = relay.run(signals.first_then_exit()).await;
     broker.close().await;
     Ok(stopped?)
+}
+
+/// What is stuck for less is the ordinary course of an outage: timeouts, and connecting anew.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+async fn serve<C: AdminStore>(config: &Config, settings: &Settings) -> Result<Option<Arc<Served>>> {
+    let Some(address) = config.server.listen else { return Ok(None) };
+    let stuck_after = config.server.stuck_after.unwrap_or(STUCK_AFTER.max(settings.lease * 2));
+    if stuck_after <= settings.lease {
+        bail!(
+            "stuck_after = {stuck_after:?} cannot be used: a relay that waits for the end of a lease would look stuck; make it more than the lease ({:?})",
+            settings.lease
+        );
+    }
+    let served = Arc::new(Served {
+        gauges: Gauges::of(&settings.cursor),
+        health: Health::new(settings.cursor.clone(), stuck_after),
+        figures: Figures::of::<C>(config, &settings.cursor)?,
+        metrics: serve::record()?,
+    });
+    serve::serve(address, served.clone()).await?;
+    Ok(Some(served))
 }
 
 /// Waits for a database that is still starting; a sidecar often is up first.
@@ -44,6 +79,7 @@ async fn connect<C: AdminStore>(
     config: &Config,
     backoff: &Backoff,
     signals: &mut Signals,
+    failed: impl Fn(String),
 ) -> Result<Option<Db<C>>> {
     let mut failures = 0;
     loop {
@@ -55,6 +91,7 @@ async fn connect<C: AdminStore>(
             return Err(error.into());
         }
         failures += 1;
+        failed(error.to_string());
         tracing::warn!(%error, "database not reachable yet, trying again");
         tokio::select! {
             () = signals.next() => return Ok(None),
@@ -63,15 +100,19 @@ async fn connect<C: AdminStore>(
     }
 }
 
-fn broker(config: &Config) -> Result<RabbitSettings> {
+/// Together with the lease of 20 s they keep the rules of docs/operations.md.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+pub(crate) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) fn broker(config: &Config) -> Result<RabbitSettings> {
     let part = &config.broker;
     let url = part.url.as_ref().context(
         "no broker named; set RELAY_AMQP_URL, --amqp-url or [broker] url in the settings file",
     )?;
     let mut settings = RabbitSettings::new(url.reveal());
     "counterfoil-relay".clone_into(&mut settings.connection_name);
-    settings.heartbeat = part.heartbeat.unwrap_or(Duration::from_secs(5));
-    settings.publish_timeout = part.publish_timeout.unwrap_or(Duration::from_secs(10));
+    settings.heartbeat = part.heartbeat.unwrap_or(HEARTBEAT);
+    settings.publish_timeout = part.publish_timeout.unwrap_or(PUBLISH_TIMEOUT);
     settings.connect_timeout = part.connect_timeout.unwrap_or(settings.connect_timeout);
     settings.window = part.window.unwrap_or(settings.window);
     Ok(settings)
@@ -94,6 +135,16 @@ pub(crate) fn settings(config: &Config) -> Settings {
     set(&mut settings.hold_backoff.first, part.hold_backoff_first);
     set(&mut settings.hold_backoff.longest, part.hold_backoff_longest);
     set(&mut settings.max_attempts, part.max_attempts);
+    set(&mut settings.dead_key, part.dead_key.map(Into::into));
+    set(&mut settings.key_in_flight, part.key_in_flight);
+    set(&mut settings.refused_share, part.refused_share);
+    set(&mut settings.refused_sample, part.refused_sample);
+    set(&mut settings.circuit_pause.first, part.circuit_pause_first);
+    set(&mut settings.circuit_pause.longest, part.circuit_pause_longest);
+    set(&mut settings.max_holds, part.max_holds);
+    set(&mut settings.stall_timeout, part.stall_timeout);
+    settings.retention = part.retention;
+    set(&mut settings.purge_rows, part.purge_rows);
     set(&mut settings.shutdown_timeout, part.shutdown_timeout);
     settings
 }

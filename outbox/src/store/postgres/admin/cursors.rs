@@ -93,7 +93,8 @@ fn info(row: Row) -> CursorInfo {
 }
 
 /// Makes a cursor. One that starts now gets the snapshot and the sequence's last value of one
-/// statement: a row that is being written has no place in that snapshot, and is late or fresh.
+/// statement: a row that is being written has no place in that snapshot, and is late or fresh. With
+/// the cluster whose numbers they are.
 pub(crate) fn add_cursor(
     conn: &mut PgConnection,
     new: &NewCursor,
@@ -117,8 +118,10 @@ pub(crate) fn add_cursor(
                 "INSERT INTO outbox_cursors (name, kinds, exchanges) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
             }
             Start::Now => {
-                "INSERT INTO outbox_cursors (name, kinds, exchanges, seq, snapshot)
-                 SELECT $1, $2, $3, (SELECT last_value FROM outbox_messages_seq_seq), pg_current_snapshot()
+                "INSERT INTO outbox_cursors (name, kinds, exchanges, seq, snapshot, system_id, timeline)
+                 SELECT $1, $2, $3, (SELECT last_value FROM outbox_messages_seq_seq), pg_current_snapshot(),
+                        (SELECT system_identifier::text FROM pg_control_system()),
+                        ('x' || lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 16, '0'))::bit(64)::bigint
                  ON CONFLICT DO NOTHING"
             }
         })

@@ -1,0 +1,96 @@
+//! `relay doctor`: looks at everything the relay depends on and changes nothing.
+
+mod broker;
+mod cursor;
+mod database;
+mod finding;
+
+use anyhow::{Result, bail};
+use outbox::admin::AdminStore;
+use serde_json::json;
+
+use crate::config::Config;
+use crate::operator::{Output, on_database};
+use crate::output::{self, say};
+use crate::run;
+use finding::{Finding, Findings, Verdict};
+
+pub(crate) fn doctor(config: &Config, output: Output) -> Result<()> {
+    let mut findings = Findings::default();
+    settings(config, &mut findings);
+    let exchanges = match crate::database::address(config) {
+        Ok(_) => on_database!(config, look(&mut findings))?,
+        Err(error) => {
+            findings.fail("database", format!("{error:#}"), "name the database".to_owned());
+            Vec::new()
+        }
+    };
+    broker::look(config, &exchanges, &mut findings)?;
+    print(&findings, output)?;
+    let failed = findings.0.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
+    if failed > 0 {
+        bail!("{failed} of {} checks failed; the relay cannot work as it should", findings.0.len());
+    }
+    Ok(())
+}
+
+/// The settings as `relay run` would check them.
+fn settings(config: &Config, findings: &mut Findings) {
+    let settings = run::settings(config);
+    let part = &config.broker;
+    let heartbeat = part.heartbeat.unwrap_or(run::HEARTBEAT);
+    let publish = part.publish_timeout.unwrap_or(run::PUBLISH_TIMEOUT);
+    match settings.validate(Some(heartbeat), publish) {
+        Ok(()) => {}
+        Err(error) => return findings.fail("settings", error.to_string(), error.remedy),
+    }
+    let database = crate::database::settings(config);
+    if database.pool_size < 3 {
+        let text = format!(
+            "pool_size = {}: reading, advancing and renewing go on at once",
+            database.pool_size
+        );
+        return findings.fail("settings", text, "set [database] pool_size to 3 or more".to_owned());
+    }
+    if database.acquire_timeout >= settings.lease {
+        let text =
+            format!("acquire_timeout = {:?} is not less than the lease", database.acquire_timeout);
+        let remedy = format!("make it less than the lease ({:?})", settings.lease);
+        return findings.fail("settings", text, remedy);
+    }
+    findings.ok("settings", "they fit together".to_owned());
+}
+
+/// Looks at the database and returns the exchanges that messages go to.
+fn look<C: AdminStore>(config: &Config, findings: &mut Findings) -> Result<Vec<String>> {
+    let Some(mut conn) = database::open::<C>(config, findings)? else { return Ok(Vec::new()) };
+    let cursor = crate::operator::cursor(config);
+    let facts = match conn.facts() {
+        Ok(facts) => facts,
+        Err(error) => {
+            let remedy = "grant the rights that docs/operations.md lists".to_owned();
+            findings.fail("rights", format!("the database refused to tell: {error}"), remedy);
+            return Ok(Vec::new());
+        }
+    };
+    database::look(config, &facts, findings);
+    cursor::look(&mut *conn, &cursor, &facts, findings);
+    database::vitals(&mut *conn, &facts, findings);
+    Ok(conn.exchanges(&cursor, 10_000).unwrap_or_default())
+}
+
+fn print(findings: &Findings, output: Output) -> Result<()> {
+    if output.json {
+        let all = findings.0.iter().map(|Finding { name, verdict, text, remedy }| {
+            json!({ "check": name, "verdict": verdict.as_str(), "text": text, "remedy": remedy })
+        });
+        return output::json(&all.collect());
+    }
+    for Finding { name, verdict, text, remedy } in &findings.0 {
+        say(format!("{:<4} {name}: {text}", verdict.as_str()))?;
+        if let Some(remedy) = remedy {
+            say(format!("     remedy: {remedy}"))?;
+        }
+    }
+    Ok(())
+}
