@@ -24,6 +24,7 @@ mod enqueue;
 mod holds;
 mod identity;
 mod purge;
+mod rebase;
 
 /// A store under test: a migrated database, and what its SQL calls things.
 trait Store {
