@@ -4,10 +4,15 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use message::{Message, MessageId, name};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
 
-use crate::fixture::PAYLOAD_BYTES;
+use crate::Confirms;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
+};
 
 /// Publishing straight through lapin at its best: several channels on one connection, each
 /// publishing a batch and then awaiting its confirms together.
@@ -28,28 +33,29 @@ impl Ready {
     /// The same messages as [`Fixture::fill`](crate::Fixture::fill) commits.
     #[must_use]
     pub fn messages(count: usize) -> Arc<[Self]> {
-        let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
-        (1..=count)
-            .map(|n| {
-                let mut headers = FieldTable::default();
-                let mut header = |name: &str, value: String| {
-                    headers.insert(name.into(), AMQPValue::LongString(value.into()));
-                };
-                header("counterfoil-fingerprint", "a".repeat(64));
-                header("counterfoil-schema-version", "1".to_owned());
-                header("counterfoil-operation", format!("operation-{n}"));
-                header("counterfoil-ordering-key", format!("key-{}", n % 1000));
-                let id = uuid::Uuid::now_v7().to_string();
-                let properties = BasicProperties::default()
-                    .with_message_id(id.into())
-                    .with_type("bench.message".into())
-                    .with_content_type("application/json".into())
-                    .with_delivery_mode(2)
-                    .with_timestamp(1_700_000_000)
-                    .with_headers(headers);
-                Self { properties, payload: payload.clone() }
-            })
-            .collect()
+        crate::messages(count, "").iter().map(Self::of).collect()
+    }
+
+    /// A message with the properties and headers the relay would send it with.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        let mut headers = FieldTable::default();
+        let columns = [
+            (name::OPERATION, Some(message.operation.as_str())),
+            (name::ORDERING_KEY, message.ordering_key.as_deref()),
+        ];
+        let columns = columns.into_iter().filter_map(|(header, value)| Some((header, value?)));
+        for (header, value) in message.headers.iter().chain(columns) {
+            headers.insert(header.into(), AMQPValue::LongString(value.into()));
+        }
+        let properties = BasicProperties::default()
+            .with_message_id(message.id.to_string().into())
+            .with_type(message.kind.as_str().into())
+            .with_content_type(message.content_type.as_str().into())
+            .with_delivery_mode(2)
+            .with_timestamp(1_700_000_000)
+            .with_headers(headers);
+        Self { properties, payload: message.payload.clone() }
     }
 }
 
@@ -94,18 +100,56 @@ impl Direct {
     }
 }
 
-async fn publish_batch(channel: &Channel, exchange: &ShortString, batch: &[Ready]) -> Result<()> {
+impl Direct {
+    /// Publishes messages one by one as they come in, round the channels, and notes each confirm as
+    /// it arrives; ends when no more can come and all are confirmed.
+    ///
+    /// # Errors
+    /// When one is not confirmed.
+    pub async fn publish_each(
+        &self,
+        mut messages: UnboundedReceiver<(MessageId, Ready)>,
+        confirms: &Confirms,
+    ) -> Result<()> {
+        let mut awaited = JoinSet::new();
+        let mut next = 0;
+        while let Some((id, ready)) = messages.recv().await {
+            let channel = &self.channels[next % self.channels.len()];
+            next += 1;
+            let confirm = publish_one(channel, &self.exchange, &ready).await?;
+            let confirms = confirms.clone();
+            awaited.spawn(async move {
+                let confirmation = confirm.await?;
+                ensure!(matches!(confirmation, Confirmation::Ack(None)), "{confirmation:?}");
+                confirms.note([id]);
+                Ok(())
+            });
+        }
+        while let Some(done) = awaited.join_next().await {
+            done??;
+        }
+        Ok(())
+    }
+}
+
+fn publish_one(
+    channel: &Channel,
+    exchange: &ShortString,
+    ready: &Ready,
+) -> impl Future<Output = lapin::Result<PublisherConfirm>> {
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-    let publishes = batch.iter().map(|ready| {
-        let routing_key = ShortString::from("bench.message");
-        channel.basic_publish(
-            exchange.clone(),
-            routing_key,
-            options,
-            &ready.payload,
-            ready.properties.clone(),
-        )
-    });
+    let routing_key = ShortString::from("bench.message");
+    channel.basic_publish(
+        exchange.clone(),
+        routing_key,
+        options,
+        &ready.payload,
+        ready.properties.clone(),
+    )
+}
+
+async fn publish_batch(channel: &Channel, exchange: &ShortString, batch: &[Ready]) -> Result<()> {
+    let publishes = batch.iter().map(|ready| publish_one(channel, exchange, ready));
     let confirms = try_join_all(publishes).await?;
     for confirmation in try_join_all(confirms).await? {
         ensure!(matches!(confirmation, Confirmation::Ack(None)), "{confirmation:?}");

@@ -24,6 +24,15 @@ impl Figures {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// The value that `share` of the measurements do not exceed.
+    #[must_use]
+    pub fn quantile(values: &[f64], share: f64) -> f64 {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (share * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+    }
+
     /// The median of some measurements.
     #[must_use]
     pub fn median(values: &[f64]) -> f64 {

@@ -16,6 +16,8 @@ use url::Url;
 
 /// Payload of one message.
 pub const PAYLOAD_BYTES: usize = 256;
+/// Most rows written in one transaction.
+const PIECE: usize = 100_000;
 
 /// A database and a durable quorum queue for one bench. [`remove`](Fixture::remove) cleans up.
 pub struct Fixture {
@@ -99,26 +101,74 @@ impl Fixture {
         Ok(Arc::new(RabbitMq::new(&settings)?))
     }
 
-    /// Commits `count` messages to the outbox, with the headers an event has.
+    /// Commits `count` messages with a payload of [`PAYLOAD_BYTES`] and tidies up.
     ///
     /// # Errors
     /// When the database refuses.
     pub fn fill(&self, count: usize) -> Result<()> {
+        self.append(count, PAYLOAD_BYTES)?;
+        self.tidy()
+    }
+
+    /// Commits `count` messages to the outbox, with the headers an event has and 1,000 ordering keys,
+    /// in transactions of at most 100,000.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn append(&self, count: usize, payload_bytes: usize) -> Result<()> {
         let mut conn = PgConnection::establish(&self.database_url)?;
-        let rows = sql_query(format!(
-            "INSERT INTO outbox_messages (kind, operation, ordering_key, exchange, headers, payload)
-             SELECT 'bench.message', 'operation-' || n, 'key-' || n % 1000, '{}',
-                    jsonb_build_object('counterfoil-fingerprint', repeat('a', 64), 'counterfoil-schema-version', '1'),
-                    convert_to(repeat('x', {PAYLOAD_BYTES}), 'UTF8')
-             FROM generate_series(1, {count}) n",
-            self.name
-        ))
-        .execute(&mut conn)?;
-        ensure!(rows == count, "{rows} rows instead of {count}");
-        // Each on its own: several statements in one call are one transaction.
-        conn.batch_execute("VACUUM ANALYZE outbox_messages")?;
-        conn.batch_execute("CHECKPOINT")?;
+        for first in (1..=count).step_by(PIECE) {
+            let last = count.min(first + PIECE - 1);
+            let rows = sql_query(format!(
+                "INSERT INTO outbox_messages (kind, operation, ordering_key, exchange, headers, payload)
+                 SELECT 'bench.message', 'operation-' || n, 'key-' || n % 1000, '{}',
+                        jsonb_build_object('counterfoil-fingerprint', repeat('a', 64), 'counterfoil-schema-version', '1'),
+                        convert_to(repeat('x', {payload_bytes}), 'UTF8')
+                 FROM generate_series({first}, {last}) n",
+                self.name
+            ))
+            .execute(&mut conn)?;
+            ensure!(rows == last - first + 1, "{rows} rows instead of {first} to {last}");
+        }
         Ok(())
+    }
+
+    /// Leaves the database nothing to do behind a measurement: vacuumed, analysed, written to disk.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn tidy(&self) -> Result<()> {
+        // Each on its own: several statements in one call are one transaction.
+        for step in
+            ["VACUUM ANALYZE outbox_messages", "VACUUM ANALYZE outbox_cursors", "CHECKPOINT"]
+        {
+            self.execute(step)?;
+        }
+        Ok(())
+    }
+
+    /// Removes every row of the log. The cursor stays where it is, and new rows come after it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn empty_log(&self) -> Result<()> {
+        self.execute("TRUNCATE outbox_messages")
+    }
+
+    /// Moves the cursor past everything committed, as if a relay had published it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn pass_everything(&self) -> Result<()> {
+        self.execute(
+            "UPDATE outbox_cursors SET snapshot = pg_current_snapshot(),
+                 seq = (SELECT max(seq) FROM outbox_messages), late_seq = NULL, late_snapshot = NULL
+             WHERE name = 'relay'",
+        )
+    }
+
+    fn execute(&self, sql: &str) -> Result<()> {
+        Ok(PgConnection::establish(&self.database_url)?.batch_execute(sql)?)
     }
 
     /// Empties the queue and checks how many messages were in it.

@@ -1,9 +1,22 @@
-//! What the benches share: a database and a queue of their own, and figures by name.
+//! What the benches share: a database and a queue of their own, the `relay` program as a process, and
+//! figures by name.
 
 mod direct;
+mod drain;
 mod figures;
 mod fixture;
+mod open_transactions;
+mod producers;
+mod program;
+mod statements;
+mod timed;
 
 pub use direct::{Direct, Ready};
+pub use drain::Drain;
 pub use figures::Figures;
 pub use fixture::{Fixture, PAYLOAD_BYTES};
+pub use open_transactions::OpenTransactions;
+pub use producers::{Committed, Producers, messages};
+pub use program::{Memory, Program, Variable};
+pub use statements::Statements;
+pub use timed::{Confirms, Timed};

@@ -23,13 +23,17 @@ pub(crate) fn run(
         bail!("there is no measurement `{name}`; there are:\n  {}", known.join("\n  "));
     }
     install::ensure(&[Need::Libpq], signals)?;
-    // Built first, so that the services have the machine to themselves afterwards.
+    // Built first, so that the services have the machine to themselves afterwards. The relay with it,
+    // in one build and beside it: some measurements start the program, and two builds would settle on
+    // different features and compile everything twice.
     let program = format!("{PREFIX}{name}");
-    let selection = ["--release", "--package", "counterfoil-benches", "--bin", &program];
-    shell::succeed(cargo("build").args(selection), signals)?;
+    let mut build = cargo("build");
+    build.args(["--release", "--package", "counterfoil-benches", "--bin", &program]);
+    build.args(["--package", "counterfoil-relay", "--bin", "relay"]);
+    shell::succeed(&mut build, signals)?;
     let services = Services::start(Durability::Durable, signals)?;
-    let mut bench = cargo("run");
-    bench.args(selection).arg("--");
+    let mut bench = Command::new(workspace::target().join("release").join(&program));
+    bench.current_dir(workspace::root());
     if let Some(json) = json {
         // The measurement runs in the root of the workspace; the caller may stand elsewhere.
         bench.arg("--json").arg(std::path::absolute(json)?);
