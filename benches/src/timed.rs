@@ -71,6 +71,10 @@ impl Publisher for Timed {
         self.inner.publish_timeout()
     }
 
+    fn window(&self) -> usize {
+        self.inner.window()
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

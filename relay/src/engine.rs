@@ -292,10 +292,7 @@ impl<C: AdminStore> Relay<C> {
         match end {
             SessionEnd::Shutdown | SessionEnd::Drained => Ok(After::Stop),
             SessionEnd::ShutdownForced => {
-                tracing::warn!(
-                    "stopped before everything in flight was settled; it is published again"
-                );
-                Ok(After::Stop)
+                Err(RelayError::Unsettled { after: self.settings.shutdown_timeout })
             }
             SessionEnd::LeaseLost => {
                 tracing::warn!(cursor, "lease lost to another relay, or the database failed over");

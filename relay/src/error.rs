@@ -16,6 +16,15 @@ pub enum RelayError {
     /// The tables are missing, too old or too new.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// Asked to stop, and not everything in flight was settled in time. Nothing is lost: it is published
+    /// again, and the lease ends by itself.
+    #[error(
+        "stopped after {after:?} with messages in flight that the broker had not confirmed: they are published again; raise shutdown_timeout if this happens without an outage"
+    )]
+    Unsettled {
+        /// How long was waited.
+        after: std::time::Duration,
+    },
     /// There is no cursor of the name the settings give.
     #[error(
         "there is no cursor {cursor:?}; check the name, or add it with `relay cursors add {cursor}`: a new one hands on the whole log, or what comes from now on"

@@ -45,6 +45,8 @@ pub(crate) struct Flow {
     pub(crate) exhausted: bool,
     pub(crate) empty_reads: u32,
     pub(crate) purged_to: i64,
+    /// When the last read began.
+    pub(crate) read_at: Timer,
     pub(crate) next_read: Timer,
     pub(crate) next_renewal: Timer,
     pub(crate) next_look: Timer,
@@ -103,6 +105,7 @@ impl Flow {
             exhausted: false,
             empty_reads: 0,
             purged_to: 0,
+            read_at: now,
             next_read: now,
             next_renewal: now,
             next_look: now,

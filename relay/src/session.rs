@@ -150,6 +150,7 @@ impl<C: AdminStore> Session<C> {
             let (db, from) = (self.db.clone(), flow.position.clone());
             let filter = self.lease.filter.clone();
             let limit = ReadLimit { rows, bytes: self.settings.chunk_bytes };
+            flow.read_at = now;
             flow.reading = Some(Box::pin(async move {
                 db.call(move |conn| conn.read(&from, &filter, limit)).await
             }));
@@ -211,7 +212,8 @@ impl<C: AdminStore> Session<C> {
         // Nothing to hand on: the position holds without being stored, and an idle relay writes
         // nothing. A restart from the stored one reads the same.
         flow.position = chunk.next.clone();
-        let now = Timer::now();
+        // Counted from the beginning of the read, which is when it saw what it saw.
+        let now = flow.read_at;
         if chunk.entries.is_empty() && chunk.passed_over == 0 {
             flow.empty_reads = flow.empty_reads.saturating_add(1);
             let wait = self.settings.poll_busy.saturating_mul(1 << flow.empty_reads.min(16));

@@ -3,7 +3,7 @@
 
 use diesel::connection::SimpleConnection;
 use outbox::admin::{AdminStore, NewCursor, Order, Rebased, Start};
-use outbox::reader::{Claim, Filter, LogStore};
+use outbox::reader::{Claim, Filter};
 use support::database::Database;
 use support::events::Fact;
 

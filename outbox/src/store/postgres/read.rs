@@ -52,7 +52,8 @@ fn step(
     let rows = i64::from(limit.rows);
     // The values are bound anew with each run and never through a cached plan: the planner must see
     // the snapshot's xmax to know that the range above it is short. OFFSET 0 keeps the ORDER BY from
-    // being pushed down to a walk over the whole primary key.
+    // being pushed down to a walk over the whole primary key, and the late rows from being joined by a
+    // scan of the whole log, which a planner without statistics takes for shorter.
     let query = diesel::dsl::sql::<StepSql>("WITH f AS MATERIALIZED (SELECT ")
         .bind::<Nullable<Array<Text>>, _>(&filter.kinds)
         .sql("::text[] AS kinds, ")
@@ -76,7 +77,8 @@ fn step(
         .bind::<BigInt, _>(rows)
         .sql(
             "), picked AS (
-                 SELECT m.*, true AS late FROM late JOIN outbox_messages m USING (seq)
+                 SELECT m.*, true AS late FROM late CROSS JOIN LATERAL (
+                     SELECT * FROM outbox_messages o WHERE o.seq = late.seq OFFSET 0) m
                  UNION ALL
                  (SELECT m.*, false AS late FROM outbox_messages m WHERE m.seq > ",
         )
@@ -159,7 +161,8 @@ fn late_piece(
         )
         .bind::<BigInt, _>(rows)
         .sql(concat!(
-            "), picked AS (SELECT m.*, true AS late FROM nearest JOIN outbox_messages m USING (seq))",
+            "), picked AS (SELECT m.*, true AS late FROM nearest CROSS JOIN LATERAL (
+                 SELECT * FROM outbox_messages o WHERE o.seq = nearest.seq OFFSET 0) m)",
             sized!(),
             " SELECT ",
             columns!(),
