@@ -92,6 +92,14 @@ impl<B: Broker> Corner<B> {
         (exchange, queue)
     }
 
+    /// A fanout exchange and a quorum queue that gets everything from it.
+    pub async fn fanout(&self) -> (String, String) {
+        let exchange = self.exchange("facts", ExchangeKind::Fanout).await;
+        let queue = self.queue("facts").await;
+        self.bind(&exchange, &queue, "").await;
+        (exchange, queue)
+    }
+
     /// How many messages are ready.
     pub async fn depth(&self, queue: &str) -> u64 {
         self.broker.queue_depth(queue).await.expect("the broker answers").expect("the queue exists")

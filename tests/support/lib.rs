@@ -11,10 +11,13 @@ pub mod broker;
 pub mod database;
 pub mod events;
 pub mod feed;
+pub mod fence;
 pub mod inbox;
+pub mod ledger;
 pub mod process;
 pub mod proxy;
 pub mod readers;
+pub mod relays;
 pub mod services;
 
 use std::time::Duration;

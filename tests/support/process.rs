@@ -7,6 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::PATIENCE;
 
 /// A program of this workspace, built beside the tests.
@@ -19,7 +22,7 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A process under test. Dropping it kills it.
+/// A process under test. Dropping it kills it, and shows what it printed when the test has failed.
 pub struct Process {
     child: Child,
     lines: Receiver<String>,
@@ -84,9 +87,22 @@ impl Process {
 
     /// Asks it to stop (SIGTERM).
     pub fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Freezes it where it stands (SIGSTOP): it runs no more, and everything it holds stays held.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen one go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
-            .expect("signals");
+        kill(Pid::from_raw(pid), signal).expect("signals");
     }
 
     /// Kills it as a power cut would (SIGKILL), and waits until it is gone.
@@ -120,5 +136,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            self.output.extend(self.lines.try_iter().map(|line| line + "\n"));
+            println!("--- process {} printed:\n{}", self.child.id(), self.output);
+        }
     }
 }

@@ -24,6 +24,7 @@ pub struct Proxy {
     address: SocketAddr,
     control: watch::Sender<Control>,
     accepted: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -54,9 +55,15 @@ impl Proxy {
         let address = listener.local_addr().expect("bound");
         let (control, _) = watch::channel(Control::default());
         let accepted = Arc::new(AtomicUsize::new(0));
-        let accepting =
-            tokio::spawn(accept(listener, upstream, control.subscribe(), Arc::clone(&accepted)));
-        Self { address, control, accepted, accepting }
+        let held = Arc::new(AtomicUsize::new(0));
+        let accepting = tokio::spawn(accept(
+            listener,
+            upstream,
+            control.subscribe(),
+            Arc::clone(&accepted),
+            Arc::clone(&held),
+        ));
+        Self { address, control, accepted, held, accepting }
     }
 
     /// A proxy to where `url` points, and the URL that leads through it. Understands any
@@ -83,6 +90,13 @@ impl Proxy {
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes were read from either side and held back, since the start. A connection that
+    /// is held shows its next 64 KiB here; what follows waits in the sockets.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::SeqCst)
     }
 
     /// Counts from 0 again.
@@ -141,13 +155,14 @@ async fn accept(
     upstream: String,
     control: watch::Receiver<Control>,
     accepted: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
         accepted.fetch_add(1, Ordering::SeqCst);
         if control.borrow().refusing {
             continue;
         }
-        let (upstream, control) = (upstream.clone(), control.clone());
+        let (upstream, control, held) = (upstream.clone(), control.clone(), Arc::clone(&held));
         let generation = control.borrow().generation;
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(upstream).await else { return };
@@ -158,8 +173,8 @@ async fn accept(
                 (client.into_split(), server.into_split());
             // The end of either direction ends both, and dropping the halves closes the sockets.
             tokio::select! {
-                () = pump(from_client, to_server, Direction::ToServer, generation, control.clone()) => {}
-                () = pump(from_server, to_client, Direction::ToClient, generation, control.clone()) => {}
+                () = pump(from_client, to_server, Direction::ToServer, generation, control.clone(), &held) => {}
+                () = pump(from_server, to_client, Direction::ToClient, generation, control.clone(), &held) => {}
                 () = cut(generation, control.clone()) => {}
             }
         });
@@ -177,6 +192,7 @@ async fn pump(
     direction: Direction,
     generation: u64,
     mut control: watch::Receiver<Control>,
+    held: &AtomicUsize,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -184,6 +200,9 @@ async fn pump(
             Ok(0) | Err(_) => return,
             Ok(read) => read,
         };
+        if control.borrow().holds(direction) {
+            held.fetch_add(read, Ordering::SeqCst);
+        }
         let delay = match control.wait_for(|control| !control.holds(direction)).await {
             Ok(control) if control.generation == generation => control.delay,
             _ => return,
