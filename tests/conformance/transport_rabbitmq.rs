@@ -1,5 +1,6 @@
 mod foreign;
 mod network;
+mod patience;
 mod refusals;
 
 use support::broker::rabbitmq;

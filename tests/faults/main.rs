@@ -8,6 +8,7 @@
 )]
 
 mod a_bad_message_holds_only_itself;
+mod a_broker_that_cannot_prove_who_it_is_is_refused;
 mod a_consumer_that_dies_between_commit_and_ack_applies_once;
 mod a_frozen_relay_that_wakes_up_writes_and_sends_nothing;
 mod a_lost_connection_during_commit_is_decided_by_the_row;

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_yaml_ng::Value;
 use support::PATIENCE;
+use support::broker::rabbit_settings;
 use support::database::Database;
 use support::process::{Process, binary};
 use support::services::amqp_url;
 use transport::Topology;
-use transport::rabbitmq::{RabbitMq, RabbitSettings};
+use transport::rabbitmq::RabbitMq;
 
 const COMPOSE: &str = include_str!("../../compose.yaml");
 /// Sizes of this run, by the variables that compose takes them from.
@@ -245,7 +246,7 @@ fn clean(shop: &str) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let broker = RabbitMq::new(&RabbitSettings::new(amqp_url())).expect("AMQP_URL is usable");
+        let broker = RabbitMq::new(&rabbit_settings(amqp_url())).expect("AMQP_URL is usable");
         for queue in ["billing", "naive"] {
             broker.delete_queue(&format!("{shop}.{queue}")).await.expect("deleted");
         }

@@ -18,7 +18,15 @@ impl<T: Publisher + Subscriber + Topology> Broker for T {}
 /// The RabbitMQ of the test run.
 #[must_use]
 pub fn rabbitmq() -> RabbitMq {
-    RabbitMq::new(&RabbitSettings::new(services::amqp_url())).expect("AMQP_URL is valid")
+    RabbitMq::new(&rabbit_settings(services::amqp_url())).expect("AMQP_URL is valid")
+}
+
+/// The defaults for a broker that the test run names: wherever it is, it may be reached.
+#[must_use]
+pub fn rabbit_settings(url: impl Into<String>) -> RabbitSettings {
+    let mut settings = RabbitSettings::new(url);
+    settings.allow_plaintext = true;
+    settings
 }
 
 /// Exchanges and queues under names no other test has. [`clean`](Corner::clean) removes them.

@@ -12,6 +12,7 @@ pub mod database;
 pub mod events;
 pub mod feed;
 pub mod fence;
+pub mod frames;
 pub mod inbox;
 pub mod ledger;
 pub mod process;
@@ -19,6 +20,7 @@ pub mod proxy;
 pub mod readers;
 pub mod relays;
 pub mod services;
+pub mod tls;
 
 use std::time::Duration;
 

@@ -33,6 +33,15 @@ pub enum Unavailable {
         /// What the broker said.
         reason: String,
     },
+    /// No TLS connection comes about: one side could not prove who it is, or they have no protocol in
+    /// common. Waiting does not cure it, and plain text is never tried instead.
+    #[error("no secure connection to the broker at {address}: {reason}")]
+    Insecure {
+        /// Host and port.
+        address: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// The settings cannot work with this build or broker. Waiting does not cure it.
     #[error("the broker settings cannot work: {reason}")]
     BadSettings {
@@ -78,6 +87,6 @@ impl Unavailable {
     /// started should stop and say so instead of waiting.
     #[must_use]
     pub const fn needs_operator(&self) -> bool {
-        matches!(self, Self::LoginRefused { .. } | Self::BadSettings { .. })
+        matches!(self, Self::LoginRefused { .. } | Self::Insecure { .. } | Self::BadSettings { .. })
     }
 }

@@ -21,7 +21,10 @@ pub trait Publisher: Send + Sync + 'static {
     /// two of them a frozen process has lost its connection; a lease must outlast that.
     fn heartbeat(&self) -> Option<Duration>;
 
-    /// The longest a [`Lane::publish`] call can take before it returns `Unavailable::Timeout`.
+    /// The longest a [`Lane::publish`] call waits without a sign of life from the broker before it
+    /// returns [`Unavailable::Timeout`]. No bound on the whole call: a slow broker is waited for as long
+    /// as something goes on, and one that blocks publishing for a limit of its own. Who must end
+    /// earlier, as at the end of a lease, drops the call: nothing of it is sent from then on.
     fn publish_timeout(&self) -> Duration;
 
     /// The most messages a lane has in flight before it awaits their confirms; at least 1. A longer

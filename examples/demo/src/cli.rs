@@ -29,6 +29,9 @@ pub(crate) struct Story {
     /// Use this RabbitMQ broker instead of the one in this process
     #[arg(long, value_name = "URL")]
     pub(crate) amqp_url: Option<String>,
+    /// Let amqp:// (plain text) leave this machine
+    #[arg(long)]
+    pub(crate) allow_plaintext_broker: bool,
 }
 
 /// The same in separate processes, with the `relay` program between them. Needs the feature `services`.
@@ -80,6 +83,9 @@ pub(crate) struct Place {
     /// RabbitMQ broker
     #[arg(long, env = "DEMO_AMQP_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) amqp_url: String,
+    /// Let amqp:// (plain text) leave this machine
+    #[arg(long, env = "DEMO_ALLOW_PLAINTEXT_BROKER", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
+    pub(crate) allow_plaintext_broker: bool,
     /// Name of the exchange, and first part of the queues' names
     #[arg(long, env = "DEMO_NAME", default_value = "shop")]
     pub(crate) name: String,

@@ -31,7 +31,7 @@ pub(crate) async fn play(story: &Story) -> Result<(Figures, Provoked)> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run = format!("counterfoil_demo_{}_{:x}", std::process::id(), since.as_micros());
     let broker = match &story.amqp_url {
-        Some(url) => rabbitmq(url)?,
+        Some(url) => rabbitmq(url, story.allow_plaintext_broker)?,
         None => Broker::memory(),
     };
     let names = Names::of(&run);
@@ -95,12 +95,13 @@ pub(crate) fn shared<C: Shop>(db: Db<C>) -> Databases<C> {
 }
 
 /// A RabbitMQ broker.
-pub(crate) fn rabbitmq(url: &str) -> Result<Broker> {
+pub(crate) fn rabbitmq(url: &str, allow_plaintext: bool) -> Result<Broker> {
     let connect = {
         let url = url.to_owned();
         move || {
             let mut settings = RabbitSettings::new(&url);
             settings.connection_name = "counterfoil-demo".to_owned();
+            settings.allow_plaintext = allow_plaintext;
             settings.publish_timeout = PUBLISH_TIMEOUT;
             // The relay's lease must outlast two of them.
             settings.heartbeat = HEARTBEAT;

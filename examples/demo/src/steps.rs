@@ -53,7 +53,8 @@ struct Services {
 impl Services {
     async fn at(place: &Place) -> Result<Self> {
         let db = postgres(&place.database_url).await?;
-        Ok(Self { db, broker: rabbitmq(&place.amqp_url)?, names: Names::of(&place.name) })
+        let broker = rabbitmq(&place.amqp_url, place.allow_plaintext_broker)?;
+        Ok(Self { db, broker, names: Names::of(&place.name) })
     }
 
     fn faulty(&self, faults: Faults) -> Arc<dyn Subscriber> {

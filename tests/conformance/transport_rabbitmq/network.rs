@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use support::broker::{Corner, drain, message, operation, rabbitmq};
+use support::broker::{Corner, drain, message, operation, rabbit_settings, rabbitmq};
 use support::proxy::{Direction, Proxy};
 use support::{bounded, eventually, services};
 use transport::rabbitmq::{RabbitMq, RabbitSettings};
@@ -21,7 +21,7 @@ fn with_login(user: &str, password: &str, path: &str) -> RabbitMq {
         .rsplit_once('@')
         .map_or_else(|| url.split_once("://").expect("a URL").1, |(_, host)| host);
     let host = host.split('/').next().expect("a host");
-    RabbitMq::new(&RabbitSettings::new(format!("amqp://{user}:{password}@{host}{path}")))
+    RabbitMq::new(&rabbit_settings(format!("amqp://{user}:{password}@{host}{path}")))
         .expect("valid settings")
 }
 

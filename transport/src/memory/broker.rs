@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use message::Message;
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::lane::MemoryLane;
 use super::state::{State, lost};
@@ -16,6 +17,7 @@ use crate::{Health, Lane, Publisher, Subscriber, Subscription, Unavailable, Verd
 pub struct MemoryBroker {
     shared: Arc<Shared>,
     publish_timeout: Duration,
+    blocked_timeout: Duration,
     window: usize,
 }
 
@@ -30,14 +32,27 @@ impl MemoryBroker {
     #[must_use]
     pub fn new() -> Self {
         let shared = Shared { state: Mutex::new(State::new()), changed: Notify::new() };
-        Self { shared: Arc::new(shared), publish_timeout: Duration::from_secs(10), window: 1_000 }
+        Self {
+            shared: Arc::new(shared),
+            publish_timeout: Duration::from_secs(10),
+            blocked_timeout: Duration::from_secs(300),
+            window: 1_000,
+        }
     }
 
-    /// Sets how long [`Lane::publish`] waits on a blocked or paused broker. Default 10 s. Counts for
-    /// this handle and the lanes it opens.
+    /// Sets how long [`Lane::publish`] waits on a paused broker. Default 10 s. Counts for this handle
+    /// and the lanes it opens.
     #[must_use]
     pub fn with_publish_timeout(mut self, timeout: Duration) -> Self {
         self.publish_timeout = timeout;
+        self
+    }
+
+    /// Sets how long [`Lane::publish`] waits on a blocked broker. Default 5 minutes. Counts for this
+    /// handle and the lanes it opens.
+    #[must_use]
+    pub fn with_blocked_timeout(mut self, timeout: Duration) -> Self {
+        self.blocked_timeout = timeout;
         self
     }
 
@@ -99,6 +114,7 @@ impl MemoryBroker {
     /// [`Unavailable::Blocked`]; consuming goes on.
     pub fn block(&self, reason: &str) {
         self.state().blocked = Some(reason.to_owned());
+        self.shared.changed.notify_waiters();
     }
 
     /// Ends [`block`](Self::block).
@@ -147,30 +163,35 @@ impl MemoryBroker {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while the broker is blocked or paused; bounded by the publish timeout.
+    /// Waits while the broker is blocked or paused, each as long as its timeout says.
     pub(super) async fn pass_gate(&self, session: u64) -> Result<(), Unavailable> {
-        let passed = tokio::time::timeout(self.publish_timeout, async {
-            loop {
-                let changed = self.shared.changed.notified();
-                tokio::pin!(changed);
-                // Registered before the look, or a change in between would never wake us.
-                changed.as_mut().enable();
-                {
-                    let state = self.state();
-                    state.check_session(session)?;
-                    if state.blocked.is_none() && !state.paused {
-                        return Ok(());
-                    }
+        let mut waiting: Option<(bool, Instant)> = None;
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the look, or a change in between would never wake us.
+            changed.as_mut().enable();
+            let blocked = {
+                let state = self.state();
+                state.check_session(session)?;
+                if state.blocked.is_none() && !state.paused {
+                    return Ok(());
                 }
-                changed.await;
+                state.blocked.clone()
+            };
+            // Of the present trouble: an alarm does not count as silence.
+            let since = match waiting {
+                Some((was_blocked, since)) if was_blocked == blocked.is_some() => since,
+                Some(_) | None => Instant::now(),
+            };
+            waiting = Some((blocked.is_some(), since));
+            let after = if blocked.is_some() { self.blocked_timeout } else { self.publish_timeout };
+            if timeout_at(since + after, changed).await.is_err() {
+                return Err(match blocked {
+                    Some(reason) => Unavailable::Blocked { reason },
+                    None => Unavailable::Timeout { step: "publish", after },
+                });
             }
-        });
-        match passed.await {
-            Ok(passed) => passed,
-            Err(_) => Err(match self.state().blocked.clone() {
-                Some(reason) => Unavailable::Blocked { reason },
-                None => Unavailable::Timeout { step: "publish", after: self.publish_timeout },
-            }),
         }
     }
 }

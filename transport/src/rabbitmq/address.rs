@@ -4,7 +4,9 @@ use std::time::Duration;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use url::{Host, Url};
 
+use super::plaintext;
 use super::settings::RabbitSettings;
+use super::tls::TlsFiles;
 use crate::Unavailable;
 
 /// A checked broker address. Displays without user and password.
@@ -12,6 +14,8 @@ use crate::Unavailable;
 pub(super) struct Address {
     uri: AMQPUri,
     connect_timeout: Duration,
+    blocked_timeout: Duration,
+    tls: TlsFiles,
 }
 
 impl Address {
@@ -24,8 +28,9 @@ impl Address {
                 "the broker URL is not a URL: {error}; write amqp://user:password@host:port/vhost"
             ))
         })?;
+        let tls = TlsFiles::of(settings).map_err(bad)?;
         match url.scheme() {
-            "amqp" => {}
+            "amqp" => plaintext::check(&url, &tls, settings.allow_plaintext).map_err(bad)?,
             // Without TLS compiled in, the client would connect in plain text and say nothing.
             "amqps" if !cfg!(feature = "tls") => {
                 return Err(bad(
@@ -73,9 +78,11 @@ impl Address {
                 "heartbeat must be 1 to 65535 seconds: without it a silent connection is never given up",
             ));
         }
-        for (name, value) in
-            [("connect_timeout", connect_timeout), ("publish_timeout", settings.publish_timeout)]
-        {
+        for (name, value) in [
+            ("connect_timeout", connect_timeout),
+            ("publish_timeout", settings.publish_timeout),
+            ("blocked_timeout", settings.blocked_timeout),
+        ] {
             if value.is_zero() {
                 return Err(bad(format!("{name} is zero; give it some seconds")));
             }
@@ -106,7 +113,7 @@ impl Address {
             }
         }
         uri.query.heartbeat = Some(seconds);
-        Ok(Self { uri, connect_timeout })
+        Ok(Self { uri, connect_timeout, blocked_timeout: settings.blocked_timeout, tls })
     }
 
     pub(super) fn uri(&self) -> AMQPUri {
@@ -119,6 +126,23 @@ impl Address {
 
     pub(super) fn connect_timeout(&self) -> Duration {
         self.connect_timeout
+    }
+
+    /// Where trust and identity come from on a connection with TLS.
+    pub(super) fn tls(&self) -> &TlsFiles {
+        &self.tls
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn is_secure(&self) -> bool {
+        match self.uri.scheme {
+            AMQPScheme::AMQP => false,
+            AMQPScheme::AMQPS => true,
+        }
+    }
+
+    pub(super) fn blocked_timeout(&self) -> Duration {
+        self.blocked_timeout
     }
 
     /// Host and port.
@@ -160,8 +184,12 @@ fn bad(reason: impl Into<String>) -> Unavailable {
 mod tests {
     use super::*;
 
+    fn settings(url: &str) -> RabbitSettings {
+        RabbitSettings { allow_plaintext: true, ..RabbitSettings::new(url) }
+    }
+
     fn parse(url: &str) -> Result<Address, Unavailable> {
-        Address::parse(&RabbitSettings::new(url))
+        Address::parse(&settings(url))
     }
 
     #[test]
@@ -210,13 +238,13 @@ mod tests {
             let error = parse(url).expect_err(url);
             assert!(matches!(error, Unavailable::BadSettings { .. }), "{url}: {error:?}");
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
-            assert!(!format!("{:?}", RabbitSettings::new(url)).contains("s3cret"));
+            assert!(!format!("{:?}", settings(url)).contains("s3cret"));
         }
     }
 
     #[test]
     fn debug_of_a_valid_address_has_no_credentials() {
-        let settings = RabbitSettings::new("amqp://alice:s3cret@h/v");
+        let settings = settings("amqp://alice:s3cret@h/v");
         let address = Address::parse(&settings).expect("valid");
         for text in [format!("{settings:?}"), format!("{address:?}"), address.to_string()] {
             assert!(!text.contains("s3cret") && !text.contains("alice"), "{text}");

@@ -1,24 +1,32 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::ConfirmSelectOptions;
-use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
+use lapin::tcp::AMQPUriTcpExt;
 use lapin::uri::AMQPScheme;
-use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::address::Address;
 use super::failure::{lost, within};
+use super::patience::{Flow, Patience};
+use super::refused::refused;
 use super::socket::Socket;
+#[cfg(feature = "tls")]
+use super::tls::BadFiles;
 use crate::{Unavailable, telemetry};
 
 /// One live connection.
 pub(super) struct Link {
     connection: Connection,
     socket: Socket,
-    blocked: Arc<Mutex<String>>,
+    flow: watch::Receiver<Flow>,
     watcher: tokio::task::JoinHandle<()>,
     deadline: Duration,
+    blocked_timeout: Duration,
 }
 
 impl Link {
@@ -33,8 +41,11 @@ impl Link {
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{name}-{role}").into());
         let socket = Socket::default();
+        let secure = Arc::new(AtomicBool::new(false));
         let runtime = lapin::runtime::default_runtime().map_err(lost)?;
         let handle = socket.clone();
+        #[cfg(feature = "tls")]
+        let (tls, secured) = (address.tls().clone(), Arc::clone(&secure));
         let connecting = Connection::connector(
             address.uri(),
             runtime,
@@ -52,10 +63,18 @@ impl Link {
                 }
                 match uri.scheme {
                     AMQPScheme::AMQP => Ok(stream),
-                    AMQPScheme::AMQPS => stream
-                        .into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref())
-                        .await
-                        .map_err(io),
+                    #[cfg(feature = "tls")]
+                    AMQPScheme::AMQPS => {
+                        let connector = tls
+                            .connector()
+                            .map_err(|reason| io(std::io::Error::other(BadFiles(reason))))?;
+                        let host = &uri.authority.host;
+                        let stream = stream.into_rustls(&connector, host).await.map_err(io)?;
+                        secured.store(true, Ordering::Relaxed);
+                        Ok(stream)
+                    }
+                    #[cfg(not(feature = "tls"))]
+                    AMQPScheme::AMQPS => Err(io(std::io::ErrorKind::Unsupported.into())),
                 }
             },
             properties,
@@ -68,12 +87,14 @@ impl Link {
                 return Err(timeout);
             }
         };
-        let connection = opened.map_err(|error| refused(address, error))?;
-        let blocked = Arc::new(Mutex::new(String::new()));
-        let watcher = tokio::spawn(watch(connection.events_listener(), Arc::clone(&blocked), role));
+        let secure = secure.load(Ordering::Relaxed);
+        let connection = opened.map_err(|error| refused(address, secure, error))?;
+        let (flow, seen) = watch::channel(Flow::open());
+        let watcher = tokio::spawn(listen(connection.events_listener(), flow, role));
         telemetry::connection_opened(role);
         tracing::info!(address = %address, role, "connected to the broker");
-        Ok(Self { connection, socket, blocked, watcher, deadline: after })
+        let blocked_timeout = address.blocked_timeout();
+        Ok(Self { connection, socket, flow: seen, watcher, deadline: after, blocked_timeout })
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -95,7 +116,22 @@ impl Link {
 
     /// What the broker gave as the reason, if it takes nothing on this connection.
     pub(super) fn blocked(&self) -> Option<String> {
-        self.connection.status().blocked().then(|| lock(&self.blocked).clone())
+        self.flow.borrow().blocked().map(str::to_owned)
+    }
+
+    /// A deadline for a row of answers on this connection.
+    pub(super) fn patience(&self, step: &'static str, after: Duration) -> Patience {
+        Patience::new(step, after, self.blocked_timeout, self.flow.clone())
+    }
+
+    /// One request under the deadline for single requests. A blocked connection answers none of them
+    /// either: the client writes nothing on it.
+    pub(super) async fn ask<T>(
+        &self,
+        step: &'static str,
+        request: impl Future<Output = Result<T, lapin::Error>>,
+    ) -> Result<Result<T, lapin::Error>, Unavailable> {
+        self.patience(step, self.deadline).wait(request).await
     }
 
     /// Ends the connection at once. What the client still has queued is not sent any more.
@@ -106,12 +142,12 @@ impl Link {
     /// A fresh channel: for one task, one subscription or one declaration. Never shared, because
     /// the client takes delivery tags and queues frames under two different locks.
     pub(super) async fn channel(&self) -> Result<Channel, Unavailable> {
-        match within("open a channel", self.deadline, self.connection.create_channel()).await {
+        match self.ask("open a channel", self.connection.create_channel()).await {
             Ok(channel) => channel.map_err(lost),
-            Err(timeout) => {
+            Err(unavailable) => {
                 // A connection that cannot even open a channel is dead, whatever its state says.
                 self.socket.cut();
-                Err(timeout)
+                Err(unavailable)
             }
         }
     }
@@ -120,7 +156,7 @@ impl Link {
     pub(super) async fn confirming_channel(&self) -> Result<Channel, Unavailable> {
         let channel = self.channel().await?;
         let select = channel.confirm_select(ConfirmSelectOptions::default());
-        within("confirm.select", self.deadline, select).await?.map_err(lost)?;
+        self.ask("confirm.select", select).await?.map_err(lost)?;
         Ok(channel)
     }
 
@@ -141,19 +177,25 @@ impl Drop for Link {
     }
 }
 
-async fn watch(
+async fn listen(
     mut events: impl futures_util::Stream<Item = Event> + Send + Unpin,
-    blocked: Arc<Mutex<String>>,
+    flow: watch::Sender<Flow>,
     role: &'static str,
 ) {
     while let Some(event) = events.next().await {
         match event {
             Event::ConnectionBlocked(reason) => {
                 tracing::warn!(role, reason, "the broker blocks publishing");
-                *lock(&blocked) = reason;
+                // Said again for a second alarm: it is the same time that nothing is taken.
+                let since = match &*flow.borrow() {
+                    Flow::Blocked(since, _) => *since,
+                    Flow::Open(_) => Instant::now(),
+                };
+                flow.send_replace(Flow::Blocked(since, reason));
             }
             Event::ConnectionUnblocked => {
-                tracing::info!(role, "the broker accepts publishing again")
+                tracing::info!(role, "the broker accepts publishing again");
+                flow.send_replace(Flow::open());
             }
             Event::Error(error) if !error.is_amqp_soft_error() => {
                 telemetry::connection_lost(role);
@@ -161,28 +203,6 @@ async fn watch(
             }
             _ => {}
         }
-    }
-}
-
-/// Broker says no to the login in several ways, some of them after closing the socket.
-fn refused(address: &Address, error: lapin::Error) -> Unavailable {
-    match error.kind() {
-        ErrorKind::ProtocolError(amqp) if matches!(amqp.get_id(), 403 | 530) => {
-            Unavailable::LoginRefused {
-                address: address.host(),
-                user: address.user().to_owned(),
-                vhost: address.vhost().to_owned(),
-                reason: amqp.get_message().to_string(),
-            }
-        }
-        ErrorKind::AuthProviderError(reason) => Unavailable::BadSettings { reason: reason.clone() },
-        ErrorKind::InvalidProtocolVersion(version) => Unavailable::BadSettings {
-            reason: format!(
-                "the peer at {} speaks AMQP {version}, not 0-9-1; check the port",
-                address.host()
-            ),
-        },
-        _ => Unavailable::Unreachable { address: address.host(), source: error.into() },
     }
 }
 

@@ -63,12 +63,22 @@ impl RabbitLane {
             let window = batch.unsettled(window);
             refuse_missing_exchanges(wire, batch, &window).await?;
             let window = batch.unsettled(window);
-            match send(&wire.link, &wire.channel, batch, &window).await? {
+            match self.send(wire, batch, &window).await? {
                 Sent::Settled(verdicts) => batch.settle(&window, verdicts),
                 Sent::ChannelClosed(closed) => self.isolate(wire, closed, batch, window).await?,
             }
         }
         Ok(())
+    }
+
+    async fn send(
+        &self,
+        wire: &Wire,
+        batch: &Batch<'_>,
+        window: &[usize],
+    ) -> Result<Sent, Unavailable> {
+        let patience = wire.link.patience("publish", self.broker.publish_timeout);
+        send(&wire.link, &wire.channel, batch, window, patience).await
     }
 
     /// Sends again what was in a window whose channel the broker closed, until each message has a
@@ -89,7 +99,7 @@ impl RabbitLane {
         let mut groups = vec![window];
         while let Some(group) = groups.pop() {
             let group = batch.unsettled(group);
-            match send(&wire.link, &wire.channel, batch, &group).await? {
+            match self.send(wire, batch, &group).await? {
                 Sent::Settled(verdicts) => batch.settle(&group, verdicts),
                 Sent::ChannelClosed(closed) => {
                     self.reopen(wire, &closed, group.len()).await?;
@@ -159,18 +169,13 @@ impl Lane for RabbitLane {
         };
         wire.busy = true;
         let mut batch = Batch::new(batch);
-        let after = self.broker.publish_timeout;
-        // One deadline over everything, because the caller's lease counts the whole call.
-        match tokio::time::timeout(after, self.publish_all(&mut wire, &mut batch)).await {
-            Ok(published) => published?,
-            Err(_) => {
-                let blocked = wire.link.blocked();
-                self.broker.publishing.set_blocked(blocked.clone());
-                return Err(match blocked {
-                    Some(reason) => Unavailable::Blocked { reason },
-                    None => Unavailable::Timeout { step: "publish", after },
-                });
-            }
+        if let Err(unavailable) = self.publish_all(&mut wire, &mut batch).await {
+            let blocked = match &unavailable {
+                Unavailable::Blocked { reason } => Some(reason.clone()),
+                _ => None,
+            };
+            self.broker.publishing.set_blocked(blocked);
+            return Err(unavailable);
         }
         self.broker.publishing.set_blocked(None);
         wire.busy = false;

@@ -16,11 +16,15 @@ mod decode;
 mod encode;
 mod failure;
 mod lane;
+mod patience;
+mod plaintext;
+mod refused;
 mod roster;
 mod settings;
 mod slot;
 mod socket;
 mod subscription;
+mod tls;
 mod topology;
 mod window;
 
@@ -57,11 +61,18 @@ impl RabbitMq {
     /// A broker with these settings. Connects to nothing yet.
     ///
     /// # Errors
-    /// [`Unavailable::BadSettings`] naming the setting.
+    /// [`Unavailable::BadSettings`] naming the setting: an address that is none, plain text to another
+    /// machine that was not allowed, a certificate or key file that cannot be read or used.
     pub fn new(settings: &RabbitSettings) -> Result<Self, Unavailable> {
+        let address = Address::parse(settings)?;
+        #[cfg(feature = "tls")]
+        if address.is_secure() {
+            // Only to find out; each connection reads them again.
+            address.tls().connector().map_err(|reason| Unavailable::BadSettings { reason })?;
+        }
         Ok(Self {
             inner: Arc::new(Inner {
-                address: Address::parse(settings)?,
+                address,
                 name: settings.connection_name.clone(),
                 window: settings.window,
                 publish_timeout: settings.publish_timeout,

@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use lapin::Channel;
@@ -11,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::RabbitMq;
 use super::connection::Link;
-use super::failure::{ChannelClosed, Reach, lost, reach, within};
+use super::failure::{ChannelClosed, Reach, lost, reach};
 use crate::{
     Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, Topology, TopologyError,
     Unavailable,
@@ -23,15 +22,14 @@ type Answer<T> = Result<T, ChannelClosed>;
 /// Runs one request on a channel of its own: a refusal closes the channel.
 async fn ask<T>(
     link: &Link,
-    deadline: Duration,
     step: &'static str,
     request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
 ) -> Result<Answer<T>, Unavailable> {
     let channel = link.channel().await?;
-    match within(step, deadline, request(&channel)).await? {
+    match link.ask(step, request(&channel)).await? {
         Ok(answer) => {
             // A channel left to its drop is closed too, but nobody would wait for it.
-            let _ = within("close a channel", deadline, channel.close(200, "OK".into())).await?;
+            let _ = link.ask("close a channel", channel.close(200, "OK".into())).await?;
             Ok(Ok(answer))
         }
         Err(error) => match reach(error, link.is_connected()) {
@@ -53,7 +51,7 @@ pub(super) async fn look_up_exchange(
         }));
     };
     let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
-    ask(link, link.deadline(), "look up an exchange", async |channel| {
+    ask(link, "look up an exchange", async |channel| {
         channel
             .exchange_declare(name, lapin::ExchangeKind::Direct, options, FieldTable::default())
             .await
@@ -70,7 +68,7 @@ impl RabbitMq {
         request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
     ) -> Result<T, TopologyError> {
         let link = self.link().await?;
-        ask(&link, link.deadline(), step, request).await?.map_err(|closed| {
+        ask(&link, step, request).await?.map_err(|closed| {
             if closed.is_mismatch() {
                 TopologyError::Mismatch { object, text: closed.text }
             } else {
@@ -157,7 +155,7 @@ impl Topology for RabbitMq {
         let name = named(&object, queue)?;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let link = self.link().await?;
-        let answer = ask(&link, link.deadline(), "look up a queue", async |channel| {
+        let answer = ask(&link, "look up a queue", async |channel| {
             channel.queue_declare(name, options, FieldTable::default()).await
         });
         match answer.await? {

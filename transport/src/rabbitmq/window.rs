@@ -1,13 +1,16 @@
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::task::Poll;
 
-use lapin::Channel;
+use futures_util::FutureExt;
 use lapin::options::BasicPublishOptions;
+use lapin::{Channel, Confirmation, PublisherConfirm};
 use message::Message;
 
 use super::batch::Batch;
 use super::connection::Link;
 use super::failure::{ChannelClosed, Reach, lost, more_telling, reach};
+use super::patience::Patience;
 use super::{confirm, encode};
 use crate::{Unavailable, Verdict};
 
@@ -25,6 +28,7 @@ pub(super) async fn send(
     channel: &Channel,
     batch: &Batch<'_>,
     window: &[usize],
+    mut patience: Patience,
 ) -> Result<Sent, Unavailable> {
     let messages: Vec<&Message> = window.iter().map(|index| batch.message(*index)).collect();
     let options = BasicPublishOptions { mandatory: true, immediate: false };
@@ -57,7 +61,7 @@ pub(super) async fn send(
     for (write, done) in writes {
         let result = match done {
             Some(result) => result,
-            None => write.await,
+            None => patience.wait(write).await?,
         };
         match result {
             Ok(confirm) => confirms.push(confirm),
@@ -65,8 +69,9 @@ pub(super) async fn send(
         }
     }
     let mut confirmations = Vec::with_capacity(confirms.len());
-    for confirm in confirms {
-        match confirm.await {
+    let mut early = BTreeMap::new();
+    for index in 0..confirms.len() {
+        match next(index, &mut confirms, &mut early, &mut patience).await? {
             Ok(confirmation) => confirmations.push(confirmation),
             Err(error) => failure = Some(more_telling(failure, error)),
         }
@@ -76,4 +81,46 @@ pub(super) async fn send(
         Some(Reach::Channel(closed)) => Ok(Sent::ChannelClosed(closed)),
         Some(Reach::Connection(error)) => Err(lost(error)),
     }
+}
+
+type Given = lapin::Result<Confirmation>;
+
+/// Awaits one confirm. Those behind it that were seen to have come are `early`.
+async fn next(
+    index: usize,
+    confirms: &mut [PublisherConfirm],
+    early: &mut BTreeMap<usize, Given>,
+    patience: &mut Patience,
+) -> Result<Given, Unavailable> {
+    loop {
+        if let Some(given) = early.remove(&index) {
+            return Ok(given);
+        }
+        match patience.wait(&mut confirms[index]).await {
+            // Confirms come in any order. One that is overdue while others still come belongs to a
+            // slow queue on a broker that works.
+            Err(Unavailable::Timeout { .. }) if others_came(index, confirms, early) => {
+                patience.progress();
+            }
+            given => return given,
+        }
+    }
+}
+
+/// Whether any from `index` on has come since the last look.
+fn others_came(
+    index: usize,
+    confirms: &mut [PublisherConfirm],
+    early: &mut BTreeMap<usize, Given>,
+) -> bool {
+    let known = early.len();
+    for (index, confirm) in confirms.iter_mut().enumerate().skip(index) {
+        // One that was seen to have come must not be polled again.
+        if !early.contains_key(&index)
+            && let Some(given) = confirm.now_or_never()
+        {
+            early.insert(index, given);
+        }
+    }
+    early.len() > known
 }

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Deserialize;
 
+use crate::broker::{Broker, BrokerOverrides};
+
 /// What the file can say; `deploy/relay.toml` explains each setting.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -30,20 +32,6 @@ pub(crate) struct Database {
     pub(crate) statement_timeout: Option<Duration>,
     #[serde(with = "humantime_serde")]
     pub(crate) lock_timeout: Option<Duration>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Broker {
-    pub(crate) url: Option<Secret>,
-    pub(crate) url_file: Option<PathBuf>,
-    #[serde(with = "humantime_serde")]
-    pub(crate) heartbeat: Option<Duration>,
-    #[serde(with = "humantime_serde")]
-    pub(crate) connect_timeout: Option<Duration>,
-    #[serde(with = "humantime_serde")]
-    pub(crate) publish_timeout: Option<Duration>,
-    pub(crate) window: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -155,24 +143,14 @@ pub(crate) struct Overrides {
     /// File that holds the database address.
     #[arg(long, global = true, env = "RELAY_DATABASE_URL_FILE")]
     database_url_file: Option<PathBuf>,
-    /// Broker: amqp://user:password@host:port/vhost.
-    #[arg(long, global = true, env = "RELAY_AMQP_URL", hide_env_values = true, value_parser = secret)]
-    amqp_url: Option<Secret>,
-    /// File that holds the broker address.
-    #[arg(long, global = true, env = "RELAY_AMQP_URL_FILE")]
-    amqp_url_file: Option<PathBuf>,
+    #[command(flatten)]
+    broker: BrokerOverrides,
     /// Which cursor to move [default: relay].
     #[arg(long, global = true, env = "RELAY_CURSOR")]
     cursor: Option<String>,
     /// How long the lease lasts without renewal, as in 20s [default: 20s].
     #[arg(long, global = true, env = "RELAY_LEASE", value_parser = duration)]
     lease: Option<Duration>,
-    /// Broker heartbeat; the lease must be more than two [default: 5s].
-    #[arg(long, global = true, env = "RELAY_HEARTBEAT", value_parser = duration)]
-    heartbeat: Option<Duration>,
-    /// Longest time for a batch to be confirmed; less than the lease [default: 10s].
-    #[arg(long, global = true, env = "RELAY_PUBLISH_TIMEOUT", value_parser = duration)]
-    publish_timeout: Option<Duration>,
     /// Channels to publish on [default: 4].
     #[arg(long, global = true, env = "RELAY_LANES")]
     lanes: Option<usize>,
@@ -190,7 +168,7 @@ pub(crate) struct Overrides {
     log_json: Option<bool>,
 }
 
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+pub(crate) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::from(text))
 }
 
@@ -209,12 +187,9 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
         config: _,
         database_url,
         database_url_file,
-        amqp_url,
-        amqp_url_file,
+        broker,
         cursor,
         lease,
-        heartbeat,
-        publish_timeout,
         lanes,
         chunk_rows,
         listen,
@@ -223,12 +198,9 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
     } = overrides.clone();
     let Database { url, url_file, .. } = &mut config.database;
     address(url, url_file.take(), database_url, database_url_file)?;
-    let Broker { url, url_file, .. } = &mut config.broker;
-    address(url, url_file.take(), amqp_url, amqp_url_file)?;
+    broker.over(&mut config.broker)?;
     place(&mut config.relay.cursor, cursor);
     place(&mut config.relay.lease, lease);
-    place(&mut config.broker.heartbeat, heartbeat);
-    place(&mut config.broker.publish_timeout, publish_timeout);
     place(&mut config.relay.lanes, lanes);
     place(&mut config.relay.chunk_rows, chunk_rows);
     place(&mut config.server.listen, listen);
@@ -239,7 +211,7 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
 
 /// An address: what flags and environment say goes before the settings file, and of two on one level
 /// the address itself goes before the file that holds it.
-fn address(
+pub(crate) fn address(
     slot: &mut Option<Secret>,
     file: Option<PathBuf>,
     given: Option<Secret>,
@@ -255,7 +227,7 @@ fn address(
     Ok(())
 }
 
-fn place<T>(slot: &mut Option<T>, value: Option<T>) {
+pub(crate) fn place<T>(slot: &mut Option<T>, value: Option<T>) {
     if value.is_some() {
         *slot = value;
     }

@@ -2,6 +2,7 @@
 //! creates or updates the tables; the other commands are an operator's.
 
 mod audit;
+mod broker;
 mod config;
 mod cursors;
 mod database;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use db::Db;
 use diesel::{PgConnection, SqliteConnection};
 use outbox::admin::AdminStore;
@@ -9,8 +9,9 @@ use relay::telemetry::Gauges;
 use relay::{Backoff, Relay, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use transport::Publisher;
-use transport::rabbitmq::{RabbitMq, RabbitSettings};
+use transport::rabbitmq::RabbitMq;
 
+use crate::broker::broker;
 use crate::config::Config;
 use crate::database::{self, Kind, address, kind};
 use crate::serve::{self, Figures, Health, Served};
@@ -98,24 +99,6 @@ async fn connect<C: AdminStore>(
             () = tokio::time::sleep(backoff.jittered(failures)) => {}
         }
     }
-}
-
-/// Together with the lease of 20 s they keep the rules of docs/operations.md.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
-pub(crate) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
-
-pub(crate) fn broker(config: &Config) -> Result<RabbitSettings> {
-    let part = &config.broker;
-    let url = part.url.as_ref().context(
-        "no broker named; set RELAY_AMQP_URL, --amqp-url or [broker] url in the settings file",
-    )?;
-    let mut settings = RabbitSettings::new(url.reveal());
-    "counterfoil-relay".clone_into(&mut settings.connection_name);
-    settings.heartbeat = part.heartbeat.unwrap_or(HEARTBEAT);
-    settings.publish_timeout = part.publish_timeout.unwrap_or(PUBLISH_TIMEOUT);
-    settings.connect_timeout = part.connect_timeout.unwrap_or(settings.connect_timeout);
-    settings.window = part.window.unwrap_or(settings.window);
-    Ok(settings)
 }
 
 pub(crate) fn settings(config: &Config) -> Settings {

@@ -4,13 +4,12 @@ use transport::{Publisher, Subscriber, Topology, Unavailable};
 
 use super::finding::Findings;
 use crate::config::Config;
-use crate::run;
 
 /// Logs in as the relay does and looks up each exchange passively, which needs no right.
 pub(super) fn look(config: &Config, exchanges: &[String], findings: &mut Findings) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let settings = match run::broker(config) {
+        let settings = match crate::broker::broker(config) {
             Ok(settings) => settings,
             Err(error) => {
                 let remedy = "name the broker".to_owned();

@@ -8,6 +8,7 @@ mod finding;
 use anyhow::{Result, bail};
 use outbox::admin::AdminStore;
 use serde_json::json;
+use transport::rabbitmq::RabbitSettings;
 
 use crate::config::Config;
 use crate::operator::{Output, on_database};
@@ -37,9 +38,9 @@ pub(crate) fn doctor(config: &Config, output: Output) -> Result<()> {
 /// The settings as `relay run` would check them.
 fn settings(config: &Config, findings: &mut Findings) {
     let settings = run::settings(config);
-    let part = &config.broker;
-    let heartbeat = part.heartbeat.unwrap_or(run::HEARTBEAT);
-    let publish = part.publish_timeout.unwrap_or(run::PUBLISH_TIMEOUT);
+    let defaults = RabbitSettings::default();
+    let heartbeat = config.broker.heartbeat.unwrap_or(defaults.heartbeat);
+    let publish = config.broker.publish_timeout.unwrap_or(defaults.publish_timeout);
     match settings.validate(Some(heartbeat), publish) {
         Ok(()) => {}
         Err(error) => return findings.fail("settings", error.to_string(), error.remedy),
