@@ -3,6 +3,9 @@ use url::Url;
 /// A database address for people: without user, password and parameters.
 #[must_use]
 pub fn redacted(address: &str) -> String {
+    if misplaced(address) {
+        return "(an address with an @, /, ? or # out of place)".to_owned();
+    }
     match Url::parse(address) {
         Ok(url) if url.has_host() => {
             let host = url.host_str().unwrap_or_default();
@@ -15,6 +18,18 @@ pub fn redacted(address: &str) -> String {
         }
         _ => address.to_owned(),
     }
+}
+
+/// Whether an `@`, `/`, `?` or `#` that belongs to a password ends it early: then a part of the password
+/// is taken for a port, a name or a parameter, and shown as one.
+pub(crate) fn misplaced(address: &str) -> bool {
+    let Some((_, rest)) = address.split_once("://") else { return false };
+    let (rest, fragment) = rest.split_once('#').map_or((rest, false), |(rest, _)| (rest, true));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let name_with_at =
+        query.split('&').any(|pair| pair.split('=').next().is_some_and(|name| name.contains('@')));
+    fragment || name_with_at || path.contains('@') || authority.matches('@').count() > 1
 }
 
 /// Takes the address and its password out of a client library's message: libpq quotes the whole

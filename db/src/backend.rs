@@ -1,7 +1,20 @@
 use diesel::r2d2::R2D2Connection;
 use diesel::{Connection, result::Error};
 
-use crate::{OpenError, Settings};
+use crate::{CallError, OpenError, Settings};
+
+/// Why no connection could be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody answered as a database should; waiting may help.
+    Unreachable,
+    /// The login was refused.
+    Login,
+    /// TLS failed, or the server's certificate is not accepted.
+    Unproven,
+    /// A pooler does not pass on a parameter of the address.
+    Parameter,
+}
 
 /// A kind of connection this project can work on. Implemented for `PgConnection` and
 /// `SqliteConnection`.
@@ -18,8 +31,20 @@ pub trait Backend: Connection + R2D2Connection + Send + 'static {
     /// What the database said, or what is too old.
     fn prepare(&mut self, settings: &Settings) -> Result<(), Error>;
 
-    /// Whether the client library's message means that the login was refused.
-    fn is_login_refused(message: &str) -> bool;
+    /// What the client library's message about a failed attempt to connect means.
+    fn refusal(message: &str) -> Refusal;
+
+    /// Runs `work` as [`Db::call`](crate::Db::call) does: as it is, or behind a transaction pooler in one
+    /// transaction that brings its guards along.
+    ///
+    /// # Errors
+    /// [`CallError::Work`], [`CallError::Begin`] or [`CallError::Commit`]; then nothing is kept, unless a
+    /// lost connection leaves the outcome of COMMIT unknown.
+    fn unit<T, E>(
+        &mut self,
+        settings: &Settings,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, CallError<E>>;
 
     /// Runs `work` in a transaction that may write from its first statement on.
     ///

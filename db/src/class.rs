@@ -13,6 +13,9 @@ pub enum Class {
     Schema,
     /// The role may not do this.
     Denied,
+    /// A prepared statement of the session is unknown to the server: a transaction pooler stands in
+    /// between. Set [`transaction_pooler`](crate::Settings::transaction_pooler).
+    Pooler,
     /// Anything else: the statement or its data.
     Other,
 }
@@ -60,15 +63,44 @@ fn by_message(message: &str) -> Class {
         "could not send data",
         "SSL SYSCALL",
         "disk I/O error",
+        // PgBouncer's.
+        "server conn crashed",
+        "server_login_retry",
+        "query_wait_timeout",
+        "query_timeout",
+        "client_idle_timeout",
+        "idle_transaction_timeout",
+        "no more connections allowed",
+        "pgbouncer cannot connect",
+        "pgbouncer is shutting down",
+        "no such database",
+        "database does not allow connections",
+        "server login failed",
+        "server connect failed",
     ]) {
         Class::Unavailable
+    } else if message.contains("prepared statement") {
+        // "does not exist" on another server connection, "already exists" on one that a client with the
+        // same names has used.
+        Class::Pooler
     } else if any(&["permission denied", "must be owner", "readonly database"]) {
         Class::Denied
-    } else if any(&["does not exist", "no such table", "no such column", "has no column named"]) {
+    } else if is_schema(message) {
         Class::Schema
     } else {
         Class::Other
     }
+}
+
+/// Not whatever "does not exist": savepoints, cursors and tablespaces do not, too.
+fn is_schema(message: &str) -> bool {
+    let ours = ["relation ", "column ", "function ", "schema ", "type ", "sequence ", "table "];
+    let missing =
+        message.contains("does not exist") && ours.iter().any(|kind| message.starts_with(kind));
+    missing
+        || ["no such table", "no such column", "has no column named"]
+            .iter()
+            .any(|text| message.contains(text))
 }
 
 #[cfg(test)]
@@ -91,6 +123,36 @@ mod tests {
         assert_eq!(with(Unknown, "relation \"outbox_messages\" does not exist"), Class::Schema);
         assert_eq!(with(Unknown, "permission denied for table outbox_messages"), Class::Denied);
         assert_eq!(with(UniqueViolation, "duplicate key value"), Class::Other);
+        for text in [
+            "query_wait_timeout",
+            "server conn crashed?",
+            "server login has been failing, try again later (server_login_retry)",
+            "no such database: shop",
+        ] {
+            assert_eq!(with(Unknown, text), Class::Unavailable, "{text}");
+        }
         assert_eq!(classify(&Error::NotFound), Class::Other);
+    }
+
+    #[test]
+    fn only_what_our_schema_consists_of_is_told_missing_from_it() {
+        use DatabaseErrorKind::Unknown;
+        for text in [
+            "column m.deliver_after does not exist",
+            "function outbox_enqueue(text, text) does not exist",
+            "schema \"shop\" does not exist",
+            "table outbox_messages has no column named kind",
+        ] {
+            assert_eq!(with(Unknown, text), Class::Schema, "{text}");
+        }
+        for text in [
+            "prepared statement \"__diesel_stmt_3\" does not exist",
+            "prepared statement \"__diesel_stmt_0\" already exists",
+        ] {
+            assert_eq!(with(Unknown, text), Class::Pooler, "{text}");
+        }
+        for text in ["savepoint \"s\" does not exist", "cursor \"c\" does not exist"] {
+            assert_eq!(with(Unknown, text), Class::Other, "{text}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use diesel::result::Error;
+
 /// Why a database could not be opened. No text holds a password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,7 +18,7 @@ pub enum OpenError {
     },
     /// The login was refused. Waiting does not cure it.
     #[error(
-        "the database {address} refused the login: {reason}; check user, password and pg_hba.conf"
+        "the database {address} refused the login: {reason}; check user, password, client_cert_file and pg_hba.conf"
     )]
     LoginRefused {
         /// Where, without user and password.
@@ -31,6 +33,29 @@ pub enum OpenError {
     BadAddress {
         /// What is wrong with it.
         reason: String,
+    },
+    /// TLS is required and failed, or the server's certificate does not prove who it is. Waiting does
+    /// not cure it.
+    #[error(
+        "the database {address} could not prove who it is: {reason}; check ca_file (sslrootcert), the host name in its certificate and its dates"
+    )]
+    Unproven {
+        /// Where, without user and password.
+        address: String,
+        /// What the client library said.
+        reason: String,
+    },
+    /// A setting would send the password and the data to whoever answers. Waiting does not cure it.
+    #[error("{setting} = {value} for the database {address}: {remedy}")]
+    Plaintext {
+        /// Where, without user and password.
+        address: String,
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What to do.
+        remedy: String,
     },
     /// The server or library is too old, or a guard could not be set. Waiting does not cure it.
     #[error("the database {address} cannot be used: {reason}")]
@@ -72,6 +97,14 @@ pub enum CallError<E> {
     /// The runtime is shutting down and the work was not run.
     #[error("the runtime is shutting down")]
     Cancelled,
+    /// The transaction around the work could not be begun; the work was not run. Only with
+    /// [`transaction_pooler`](crate::Settings::transaction_pooler).
+    #[error("no transaction could be begun: {0}")]
+    Begin(#[source] Error),
+    /// The transaction around the work could not be committed; where the connection was lost its
+    /// outcome is unknown. Only with [`transaction_pooler`](crate::Settings::transaction_pooler).
+    #[error("the transaction could not be committed: {0}")]
+    Commit(#[source] Error),
     /// The work's own error.
     #[error(transparent)]
     Work(E),

@@ -4,19 +4,27 @@
 mod address;
 mod backend;
 mod class;
+#[cfg(feature = "postgres")]
+mod conninfo;
 mod error;
 mod manager;
 mod pool;
+#[cfg(feature = "postgres")]
+mod pooler;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod settings;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "postgres")]
+mod tls;
 
 pub use address::redacted;
-pub use backend::Backend;
+pub use backend::{Backend, Refusal};
 pub use class::{Class, classify};
 pub use error::{CallError, OpenError};
 pub use manager::Pooled;
 pub use pool::Db;
+#[cfg(feature = "postgres")]
+pub use pooler::pooler_suspected;
 pub use settings::Settings;

@@ -6,7 +6,7 @@ use diesel::r2d2::Pool;
 
 use crate::address::{redacted, scrubbed};
 use crate::manager::{Manager, Pooled, Quiet};
-use crate::{Backend, CallError, OpenError, Settings};
+use crate::{Backend, CallError, OpenError, Refusal, Settings};
 
 /// A pool of connections whose blocking work runs off the async threads. Clones share the pool.
 pub struct Db<C: Backend> {
@@ -86,7 +86,9 @@ impl<C: Backend> Db<C> {
         &self.settings
     }
 
-    /// A connection for synchronous code. Blocks at most `acquire_timeout`.
+    /// A connection for synchronous code. Blocks at most `acquire_timeout`. With
+    /// [`transaction_pooler`](Settings::transaction_pooler) statements outside a transaction run without
+    /// our time limits.
     ///
     /// # Errors
     /// [`CallError::PoolExhausted`].
@@ -100,6 +102,11 @@ impl<C: Backend> Db<C> {
     /// Runs `work` with a connection on a thread that may block. Dropping the future does not stop
     /// the work; its transaction ends one way or the other.
     ///
+    /// With [`transaction_pooler`](Settings::transaction_pooler) the work is one transaction, committed
+    /// when it returns `Ok` and before this does, rolled back else. A transaction that the work begins is
+    /// then a savepoint; a database error that it swallows outside of one ends in
+    /// [`CallError::Commit`].
+    ///
     /// # Errors
     /// The work's error, or why it could not be run.
     pub async fn call<T, E, F>(&self, work: F) -> Result<T, CallError<E>>
@@ -111,10 +118,7 @@ impl<C: Backend> Db<C> {
         let db = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut conn = db.get()?;
-            work(&mut conn).map_err(|error| {
-                conn.drop_if_dead();
-                CallError::Work(error)
-            })
+            C::unit(&mut conn, &db.settings, work).inspect_err(|_| conn.drop_if_dead())
         });
         match task.await {
             Ok(result) => result,
@@ -135,8 +139,17 @@ fn refused<C: Backend>(error: &ConnectionError, address: &str) -> OpenError {
         ConnectionError::InvalidConnectionUrl(_) | ConnectionError::InvalidCString(_) => {
             OpenError::BadAddress { reason }
         }
-        _ if C::is_login_refused(&reason) => OpenError::LoginRefused { address: shown, reason },
-        _ => OpenError::Unreachable { address: shown, reason },
+        _ => match C::refusal(&reason) {
+            Refusal::Unreachable => OpenError::Unreachable { address: shown, reason },
+            Refusal::Login => OpenError::LoginRefused { address: shown, reason },
+            Refusal::Unproven => OpenError::Unproven { address: shown, reason },
+            Refusal::Parameter => OpenError::BadAddress {
+                reason: format!(
+                    "{reason}: the pooler does not pass it on; take it out of the address and set what it was for with \
+                     ALTER ROLE … SET (search_path, for example)"
+                ),
+            },
+        },
     }
 }
 

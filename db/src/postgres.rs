@@ -1,11 +1,10 @@
-use diesel::connection::SimpleConnection;
+use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::Integer;
 use diesel::{Connection, PgConnection, QueryableByName, RunQueryDsl, sql_query};
-use url::Url;
 
-use crate::address::{redacted, scrubbed};
-use crate::{Backend, OpenError, Settings};
+use crate::conninfo::Conninfo;
+use crate::{Backend, CallError, OpenError, Refusal, Settings, pooler, tls};
 
 /// The first with `xid8` and `pg_snapshot`.
 const OLDEST: i32 = 130_000;
@@ -18,38 +17,19 @@ struct Server {
 
 impl Backend for PgConnection {
     fn address(address: &str, settings: &Settings) -> Result<String, OpenError> {
-        let Ok(mut url) = Url::parse(address) else {
-            // The keyword form is libpq's own; it takes the guards in `prepare` all the same.
-            return if address.contains('=') && !address.contains("://") {
-                Ok(address.to_owned())
-            } else {
-                let reason = scrubbed(
-                    "it is neither a postgres:// address nor keyword=value pairs",
-                    address,
-                );
-                Err(OpenError::BadAddress { reason })
-            };
-        };
-        if !matches!(url.scheme(), "postgres" | "postgresql") {
-            let reason = format!("{} is not a postgres:// address", redacted(address));
-            return Err(OpenError::BadAddress { reason });
-        }
-        let set: Vec<String> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
-        let defaults = [
+        let mut info = Conninfo::parse(address)?;
+        for (name, value) in [
             ("connect_timeout", settings.acquire_timeout.as_secs().max(2).to_string()),
             ("tcp_user_timeout", settings.tcp_user_timeout.as_millis().to_string()),
             ("keepalives_idle", "30".to_owned()),
             ("keepalives_interval", "10".to_owned()),
             ("keepalives_count", "3".to_owned()),
             ("application_name", settings.application_name.clone()),
-        ];
-        for (name, value) in defaults.iter().filter(|(name, _)| !set.iter().any(|s| s == name)) {
-            url.query_pairs_mut().append_pair(name, value);
+        ] {
+            info.default(name, &value);
         }
-        // libpq does not read `+` as a blank.
-        let query = url.query().map(|query| query.replace('+', "%20"));
-        url.set_query(query.as_deref());
-        Ok(url.into())
+        tls::apply(&mut info, settings, address, &|name| std::env::var(name).ok())?;
+        Ok(info.into_address())
     }
 
     fn prepare(&mut self, settings: &Settings) -> Result<(), Error> {
@@ -60,8 +40,13 @@ impl Backend for PgConnection {
             let text = format!("PostgreSQL 13 or newer is needed, and this is {}", server.version);
             return Err(Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)));
         }
-        // Guards only, nothing the algorithms rely on: behind a transaction pooler a session's
-        // settings may be another client's.
+        if settings.transaction_pooler {
+            // The session is lent out to others: each unit of work brings its own guards, and nothing
+            // is prepared under a name.
+            self.set_prepared_statement_cache_size(CacheSize::Disabled);
+            return Ok(());
+        }
+        // Guards only, nothing the algorithms rely on.
         self.batch_execute(&format!(
             "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
              SET default_transaction_isolation = 'read committed'",
@@ -71,12 +56,47 @@ impl Backend for PgConnection {
         ))
     }
 
-    fn is_login_refused(message: &str) -> bool {
+    fn refusal(message: &str) -> Refusal {
         // libpq gives no SQLSTATE for a refused connection, and these texts are translated by the
         // server's lc_messages: an untranslated guess only turns a clear stop into a retry.
-        ["authentication failed", "no password supplied", "pg_hba.conf", "does not exist"]
-            .iter()
-            .any(|text| message.contains(text))
+        let any = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+        if any(&["unsupported startup parameter"]) {
+            Refusal::Parameter
+        } else if any(&["valid client certificate"]) {
+            Refusal::Login
+        } else if any(&[
+            "does not support SSL",
+            "SSL error",
+            "certificate",
+            "private key file",
+            "sslmode value",
+            "SSL connection is required",
+        ]) {
+            Refusal::Unproven
+        } else if any(&[
+            "authentication failed",
+            "no password supplied",
+            "pg_hba.conf",
+            "does not exist",
+            "no such database",
+            "no such user",
+        ]) {
+            Refusal::Login
+        } else {
+            Refusal::Unreachable
+        }
+    }
+
+    fn unit<T, E>(
+        &mut self,
+        settings: &Settings,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        if settings.transaction_pooler {
+            pooler::unit(self, settings, work)
+        } else {
+            work(self).map_err(CallError::Work)
+        }
     }
 
     fn write<T, E: From<Error>>(
@@ -95,21 +115,38 @@ mod tests {
     fn the_caller_s_parameters_win() {
         let settings = Settings::default();
         let address = PgConnection::address(
-            "postgres://u:p@h/db?tcp_user_timeout=5&sslmode=require",
+            "postgres://u:p@h/db?tcp_user_timeout=5&sslmode=verify-ca",
             &settings,
         );
         let address = address.expect("valid");
         assert!(address.contains("tcp_user_timeout=5&"), "{address}");
-        assert!(address.contains("sslmode=require"), "{address}");
+        assert!(address.contains("sslmode=verify-ca"), "{address}");
         assert!(address.contains("keepalives_idle=30"), "{address}");
     }
 
     #[test]
-    fn a_bad_address_is_refused_without_its_password() {
-        for bad in ["mysql://u:canary@h/db", "postgres://u:canary@h:port/db", "u:canary@h"] {
-            let error =
-                PgConnection::address(bad, &Settings::default()).expect_err(bad).to_string();
-            assert!(!error.contains("canary"), "{error}");
+    fn keyword_addresses_get_the_same_guards() {
+        let address =
+            PgConnection::address("host=127.0.0.1 keepalives_idle=5", &Settings::default())
+                .expect("valid");
+        assert!(address.contains("tcp_user_timeout='30000'"), "{address}");
+        assert!(!address.contains("keepalives_idle='30'"), "{address}");
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_an_outage() {
+        for (text, expected) in [
+            ("FATAL:  password authentication failed for user \"u\"", Refusal::Login),
+            ("FATAL:  no such database: shop", Refusal::Login),
+            ("FATAL:  connection requires a valid client certificate", Refusal::Login),
+            ("FATAL:  unsupported startup parameter: options", Refusal::Parameter),
+            ("server does not support SSL, but SSL was required", Refusal::Unproven),
+            ("SSL error: certificate verify failed", Refusal::Unproven),
+            ("root certificate file \"/x\" does not exist", Refusal::Unproven),
+            ("connection to server at \"h\" failed: Connection refused", Refusal::Unreachable),
+            ("FATAL:  the database system is starting up", Refusal::Unreachable),
+        ] {
+            assert_eq!(PgConnection::refusal(text), expected, "{text}");
         }
     }
 }

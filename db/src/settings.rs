@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How connections are opened and guarded.
@@ -24,6 +25,26 @@ pub struct Settings {
     pub tcp_user_timeout: Duration,
     /// How the sessions call themselves in `pg_stat_activity`. Default `counterfoil`.
     pub application_name: String,
+    /// The address is that of a pooler that gives out a server connection per transaction (PgBouncer
+    /// with `pool_mode = transaction`). Then nothing is kept in the session: no prepared statements,
+    /// no `SET`; each [`call`](crate::Db::call) is one transaction that brings its guards along, two
+    /// round trips more. Default false. Leave it off for a direct connection and for
+    /// `pool_mode = session`. Ignored on SQLite.
+    pub transaction_pooler: bool,
+    /// PEM file with the authorities that a PostgreSQL server's certificate may come from. Default
+    /// none: `sslrootcert` of the address, else `~/.postgresql/root.crt`. Set it for every server that
+    /// is not on this machine.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with the certificate to show to a PostgreSQL server that asks for one. Default none.
+    /// Goes together with `client_key_file`.
+    pub client_cert_file: Option<PathBuf>,
+    /// PEM file with the key of `client_cert_file`, readable by its owner only. Default none.
+    pub client_key_file: Option<PathBuf>,
+    /// Lets a connection to a PostgreSQL server on another machine go without TLS, or with a
+    /// certificate that nobody checks. Default false: such an address is refused, and one that names
+    /// no `sslmode` gets `verify-full`. Set it only where the network itself is trusted. Not needed for
+    /// loopback addresses and unix sockets.
+    pub allow_plaintext: bool,
 }
 
 impl Default for Settings {
@@ -36,6 +57,11 @@ impl Default for Settings {
             idle_in_transaction_timeout: Duration::from_secs(300),
             tcp_user_timeout: Duration::from_secs(30),
             application_name: "counterfoil".to_owned(),
+            transaction_pooler: false,
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            allow_plaintext: false,
         }
     }
 }
@@ -52,6 +78,13 @@ impl Settings {
     #[must_use]
     pub fn with_application_name(mut self, name: impl Into<String>) -> Self {
         self.application_name = name.into();
+        self
+    }
+
+    /// The defaults for an address that leads to a transaction pooler.
+    #[must_use]
+    pub fn behind_transaction_pooler(mut self) -> Self {
+        self.transaction_pooler = true;
         self
     }
 }

@@ -3,7 +3,7 @@ use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, RunQueryDsl, SqliteConnection, sql_query};
 
-use crate::{Backend, OpenError, Settings};
+use crate::{Backend, CallError, OpenError, Refusal, Settings};
 
 /// Before this release two connections that reset the write-ahead log at once could lose commits.
 const OLDEST: (u32, u32, u32) = (3, 51, 3);
@@ -51,8 +51,16 @@ impl Backend for SqliteConnection {
         Ok(())
     }
 
-    fn is_login_refused(_message: &str) -> bool {
-        false
+    fn refusal(_message: &str) -> Refusal {
+        Refusal::Unreachable
+    }
+
+    fn unit<T, E>(
+        &mut self,
+        _settings: &Settings,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        work(self).map_err(CallError::Work)
     }
 
     fn write<T, E: From<Error>>(

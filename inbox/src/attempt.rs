@@ -172,6 +172,9 @@ impl<C: InboxConnection> Engine<C> {
             Err(CallError::Cancelled) => {
                 return Err(Remedy::Step(Step::Wait("the runtime is shutting down".to_owned())));
             }
+            // Behind a transaction pooler the transaction is the call's, and ours was a savepoint of it.
+            Err(CallError::Begin(error)) => (Abort::Database(error), false),
+            Err(CallError::Commit(error)) => (Abort::Database(error), true),
         };
         Err(of_abort(abort, begun))
     }
@@ -234,15 +237,19 @@ fn of_abort(abort: Abort, begun: bool) -> Remedy {
         Abort::Unprepared => Remedy::Repeat("the operation's row was deleted meanwhile".to_owned()),
         Abort::Claim(error) => match class_in(&error) {
             // Whatever keeps our own table from being written is no fault of the message.
-            Some(Class::Contention | Class::Unavailable | Class::Schema | Class::Denied) => {
-                Remedy::Step(Step::Wait(chain(&error)))
-            }
+            Some(
+                Class::Contention
+                | Class::Unavailable
+                | Class::Schema
+                | Class::Denied
+                | Class::Pooler,
+            ) => Remedy::Step(Step::Wait(chain(&error))),
             Some(Class::Other) | None => Remedy::Step(Step::Fail(chain(&error))),
         },
         Abort::Database(error) if !begun => Remedy::Step(Step::Wait(chain(&error))),
         Abort::Database(error) => match classify(&error) {
             Class::Contention => Remedy::Repeat(chain(&error)),
-            Class::Unavailable => Remedy::Step(Step::Wait(chain(&error))),
+            Class::Unavailable | Class::Pooler => Remedy::Step(Step::Wait(chain(&error))),
             // COMMIT itself refused (a deferred constraint): the handler's doing.
             Class::Schema | Class::Denied | Class::Other => Remedy::Step(Step::Fail(chain(&error))),
         },
@@ -254,7 +261,7 @@ fn of_failure(failure: Failure) -> Remedy {
         Failure::Reject { reason } => Remedy::Step(Step::Reject(reason)),
         Failure::Retry(source) => match class_in(&*source) {
             Some(Class::Contention) => Remedy::Repeat(chain(&*source)),
-            Some(Class::Unavailable) => Remedy::Step(Step::Wait(chain(&*source))),
+            Some(Class::Unavailable | Class::Pooler) => Remedy::Step(Step::Wait(chain(&*source))),
             Some(Class::Schema | Class::Denied | Class::Other) | None => {
                 Remedy::Step(Step::Fail(chain(&*source)))
             }

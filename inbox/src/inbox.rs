@@ -94,9 +94,12 @@ async fn check_schema<C: InboxConnection>(engine: &Engine<C>) -> Result<(), RunE
                 error.to_string()
             }
             Err(CallError::Work(error)) => return Err(error.into()),
-            Err(error @ (CallError::PoolExhausted { .. } | CallError::Panicked { .. })) => {
-                error.to_string()
-            }
+            Err(
+                error @ (CallError::PoolExhausted { .. }
+                | CallError::Panicked { .. }
+                | CallError::Begin(_)
+                | CallError::Commit(_)),
+            ) => error.to_string(),
         };
         failures += 1;
         let pause = engine.settings.reconnect_backoff().pause(failures);

@@ -10,6 +10,9 @@
 //! [`run`] keeps no record in diesel's own bookkeeping table, so it never meets the host's
 //! migrations there. Everything runs in the schema that is first on the connection's search path.
 //!
+//! On PostgreSQL [`create_roles`], or `relay roles`, then makes roles with the least rights for producers,
+//! relays, consumers and operators.
+//!
 //! ```
 //! # #[cfg(feature = "sqlite")] {
 //! use diesel::{Connection, SqliteConnection};
@@ -26,6 +29,8 @@ mod error;
 mod harness;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod roles;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -33,5 +38,7 @@ pub use error::{MigrationFailed, SchemaError};
 pub use harness::{Migrate, Stamp, applied, check, revert_all, revert_last, run};
 #[cfg(feature = "postgres")]
 pub use postgres::POSTGRES;
+#[cfg(feature = "postgres")]
+pub use roles::{Roles, RolesError, create_roles, current_schema, roles_sql};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SQLITE;

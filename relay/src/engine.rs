@@ -321,6 +321,7 @@ impl<C: AdminStore> Relay<C> {
             SessionEnd::Database(CallError::Work(error)) => match classify(&error) {
                 Class::Schema => Err(RelayError::SchemaChanged(error)),
                 Class::Denied => Err(RelayError::Denied(error)),
+                Class::Pooler => Err(RelayError::Pooler(error)),
                 Class::Contention | Class::Unavailable | Class::Other => {
                     tracing::warn!(%error, "database failed; nothing is lost, trying again");
                     self.status.failed(&error);
@@ -350,7 +351,7 @@ enum Opening {
 }
 
 fn is_fatal(error: &CallError<Error>) -> bool {
-    matches!(error, CallError::Work(error) if matches!(classify(error), Class::Schema | Class::Denied))
+    matches!(error, CallError::Work(error) if matches!(classify(error), Class::Schema | Class::Denied | Class::Pooler))
 }
 
 impl<C: AdminStore> RelayBuilder<C> {

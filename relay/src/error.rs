@@ -56,6 +56,11 @@ pub enum RelayError {
         "the database role lacks a right: {0}; grant SELECT on counterfoil_schema, outbox_messages and its sequence, SELECT and UPDATE on outbox_cursors, and SELECT, INSERT, UPDATE and DELETE on outbox_holds; `relay roles` makes a role with these"
     )]
     Denied(#[source] Error),
+    /// The address leads to a transaction pooler, and the relay was not told.
+    #[error(
+        "the database connection is shared by a transaction pooler: {0}; set transaction_pooler = true, or give the relay a direct address"
+    )]
+    Pooler(#[source] Error),
     /// The database failed. Only from [`Relay::run_once`](crate::Relay::run_once); `run` waits.
     #[error("the database failed: {0}")]
     Database(#[from] CallError<Error>),

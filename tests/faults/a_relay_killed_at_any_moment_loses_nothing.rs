@@ -9,6 +9,7 @@ use support::broker::{Corner, rabbitmq};
 use support::database::Database;
 use support::ledger::{Arrived, Ledger};
 use support::relays::Relays;
+use support::roles::LeastPrivileged;
 
 const KILLS: usize = 20;
 const MESSAGES: usize = 20_000;
@@ -17,11 +18,12 @@ const KEYS: usize = 25;
 #[tokio::test(flavor = "multi_thread")]
 async fn with_messages_flowing() {
     let database = Database::postgres();
+    let roles = LeastPrivileged::on(&database);
     let corner = Corner::new(rabbitmq());
     let (exchange, queue) = corner.fanout().await;
     // The same owner each time, as a container with a fixed name has: it takes its own lease again
     // at once instead of waiting for its end.
-    let relays = Relays::on(&database).with("owner", "'the-one'");
+    let relays = Relays::on(&database).database(&roles.relay).with("owner", "'the-one'");
 
     let mut ledger = Ledger::new();
     let mut conn = database.pg();

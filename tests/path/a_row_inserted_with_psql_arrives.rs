@@ -6,9 +6,10 @@ use std::process::Command;
 use support::broker::{Corner, rabbitmq};
 use support::database::Database;
 use support::process::Process;
+use support::roles::LeastPrivileged;
 use transport::{Delivery, ExchangeKind, Subscriber};
 
-fn psql(database: &Database, sql: &str) {
+fn psql(url: &str, sql: &str) {
     let mut psql = Command::new("psql");
     psql.args([
         "--no-psqlrc",
@@ -16,7 +17,7 @@ fn psql(database: &Database, sql: &str) {
         "--set",
         "ON_ERROR_STOP=1",
         "--dbname",
-        &database.url,
+        url,
         "--command",
         sql,
     ]);
@@ -27,13 +28,15 @@ fn psql(database: &Database, sql: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_every_property_set() {
     let database = Database::postgres();
+    // Nobody has more rights than the work takes.
+    let roles = LeastPrivileged::on(&database);
     let corner = Corner::new(rabbitmq());
     let exchange = corner.exchange("orders", ExchangeKind::Topic).await;
     let queue = corner.queue("orders").await;
     corner.bind(&exchange, &queue, "#").await;
 
     psql(
-        &database,
+        &roles.producer,
         &format!(
             "INSERT INTO outbox_messages
                  (id, kind, operation, ordering_key, exchange, routing_key, headers, content_type, payload)
@@ -43,7 +46,7 @@ async fn with_every_property_set() {
         ),
     );
     psql(
-        &database,
+        &roles.producer,
         &format!(
             "BEGIN;
              SELECT outbox_enqueue('order.paid', 'order_456', '{{\"cents\": 5000}}', ordering_key => 'customer_7',
@@ -56,10 +59,7 @@ async fn with_every_property_set() {
     let mut relay = Process::start(
         "relay",
         &["run"],
-        &[
-            ("RELAY_DATABASE_URL", &database.url),
-            ("RELAY_AMQP_URL", &support::services::amqp_url()),
-        ],
+        &[("RELAY_DATABASE_URL", &roles.relay), ("RELAY_AMQP_URL", &support::services::amqp_url())],
     );
     let mut subscription = corner.broker.subscribe(&queue, 10).await.expect("consumes");
     let placed = support::bounded(subscription.receive()).await.expect("arrives");

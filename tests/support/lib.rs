@@ -15,12 +15,15 @@ pub mod fence;
 pub mod frames;
 pub mod inbox;
 pub mod ledger;
+pub mod pgbouncer;
 pub mod process;
 pub mod proxy;
 pub mod readers;
 pub mod relays;
+pub mod roles;
 pub mod services;
 pub mod tls;
+pub mod tls_database;
 
 use std::time::Duration;
 

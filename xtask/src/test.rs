@@ -45,7 +45,7 @@ pub(crate) fn run(args: &[String], signals: &Signals) -> Result<Vec<ExitStatus>>
 
 /// What the run needs on this machine, so that a missing package is known before the build.
 fn needs() -> Vec<Need> {
-    let mut needs = vec![Need::Libpq];
+    let mut needs = vec![Need::Libpq, Need::PgBouncer];
     if given("DATABASE_URL").is_none() {
         needs.push(Need::Postgres);
     }

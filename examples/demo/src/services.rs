@@ -84,8 +84,10 @@ async fn perform<C: Shop>(
 
 /// Opens a PostgreSQL database.
 pub(crate) async fn postgres(url: &str) -> Result<Db<PgConnection>> {
-    let settings =
+    let mut settings =
         Settings::default().with_pool_size(CONNECTIONS).with_application_name("counterfoil-demo");
+    // Nothing in the demonstration is secret, and compose's server has no certificate.
+    settings.allow_plaintext = true;
     Ok(Db::connect(url, settings).await?)
 }
 

@@ -20,6 +20,8 @@ pub(crate) enum Need {
     RabbitMq,
     /// The client library that everything with diesel's `postgres` feature links.
     Libpq,
+    /// The connection pooler, which tests start for themselves.
+    PgBouncer,
 }
 
 impl Need {
@@ -28,6 +30,7 @@ impl Need {
             Self::Postgres => "postgresql",
             Self::RabbitMq => "rabbitmq-server",
             Self::Libpq => "libpq-dev",
+            Self::PgBouncer => "pgbouncer",
         }
     }
 
@@ -45,6 +48,10 @@ impl Need {
                 "libpq with its headers (Debian, Ubuntu: libpq-dev; Fedora: libpq-devel; macOS: \
                  brew install libpq, with its bin folder on PATH)"
             }
+            Self::PgBouncer => {
+                "PgBouncer 1.18 or later (Debian, Ubuntu, Fedora: pgbouncer; macOS: brew install \
+                 pgbouncer)"
+            }
         }
     }
 
@@ -53,6 +60,7 @@ impl Need {
             Self::Postgres => postgres().is_some(),
             Self::RabbitMq => rabbitmq().is_some(),
             Self::Libpq => libpq(),
+            Self::PgBouncer => pgbouncer(),
         }
     }
 }
@@ -92,8 +100,9 @@ pub(crate) fn plan(missing: &[Need], machine: Machine) -> Plan {
         let packages = missing.iter().map(|need| need.package()).collect();
         return Plan::Apt { sudo: !machine.root, packages };
     }
-    // A container cannot stand in for a library that is linked.
-    if machine.docker && !missing.contains(&Need::Libpq) {
+    // A container cannot stand in for a library that is linked or a program that tests start.
+    let replaceable = |need: &Need| matches!(need, Need::Postgres | Need::RabbitMq);
+    if machine.docker && missing.iter().all(replaceable) {
         return Plan::Containers;
     }
     let remedies: Vec<_> =
@@ -173,6 +182,11 @@ pub(crate) fn rabbitmq() -> Option<PathBuf> {
 fn direct(dir: &Path) -> bool {
     fs::read(dir.join("rabbitmq-server"))
         .is_ok_and(|script| !String::from_utf8_lossy(&script).contains("su rabbitmq"))
+}
+
+/// Debian has it outside of an ordinary user's path; the tests look in the same places.
+fn pgbouncer() -> bool {
+    on_path("pgbouncer").is_some() || Path::new("/usr/sbin/pgbouncer").is_file()
 }
 
 fn libpq() -> bool {
@@ -259,6 +273,10 @@ mod tests {
             panic!("a person must install libpq")
         };
         assert!(text.contains("libpq-dev") && text.contains("rabbitmq-server"), "{text}");
+        let Plan::Ask(text) = plan(&[Need::PgBouncer], machine) else {
+            panic!("a person must install the pooler")
+        };
+        assert!(text.contains("PgBouncer 1.18"), "{text}");
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
     })
 }
 
-/// UPDATE is asked for column by column, as it is granted.
+/// Asked for column by column where it is granted so.
 fn rights(conn: &mut PgConnection) -> QueryResult<Vec<Right>> {
     let granted: Vec<Granted> = diesel::sql_query(
         "WITH needed (needed_by, object, columns, privilege) AS (VALUES
@@ -124,7 +124,7 @@ fn rights(conn: &mut PgConnection) -> QueryResult<Vec<Right>> {
              ('operator', 'outbox_cursors', 'paused_at,pause_reason', 'UPDATE'),
              ('operator', 'outbox_cursors', '', 'DELETE'),
              ('operator', 'outbox_audit', '', 'SELECT'),
-             ('operator', 'outbox_audit', '', 'INSERT'))
+             ('operator', 'outbox_audit', 'actor,action,cursor,reason,detail', 'INSERT'))
          SELECT needed_by, object || CASE WHEN columns <> '' THEN ' (' || replace(columns, ',', ', ') || ')' ELSE '' END AS object,
                 privilege,
                 CASE WHEN object LIKE '%\\_seq' THEN has_sequence_privilege(object, privilege)

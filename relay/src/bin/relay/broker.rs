@@ -6,7 +6,8 @@ use clap::Args;
 use serde::Deserialize;
 use transport::rabbitmq::RabbitSettings;
 
-use crate::config::{Config, Secret, address, duration, place, secret};
+use crate::config::{Config, Secret, address, duration, secret};
+use crate::database::place;
 
 /// The section `[broker]` of the settings file.
 #[derive(Clone, Debug, Default, Deserialize)]

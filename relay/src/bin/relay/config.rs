@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::broker::{Broker, BrokerOverrides};
+use crate::database::{Database, DatabaseFlags, place};
 
 /// What the file can say; `deploy/relay.toml` explains each setting.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -18,20 +19,6 @@ pub(crate) struct Config {
     pub(crate) relay: RelayPart,
     pub(crate) server: Server,
     pub(crate) log: Log,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Database {
-    pub(crate) url: Option<Secret>,
-    pub(crate) url_file: Option<PathBuf>,
-    pub(crate) pool_size: Option<u32>,
-    #[serde(with = "humantime_serde")]
-    pub(crate) acquire_timeout: Option<Duration>,
-    #[serde(with = "humantime_serde")]
-    pub(crate) statement_timeout: Option<Duration>,
-    #[serde(with = "humantime_serde")]
-    pub(crate) lock_timeout: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -145,6 +132,8 @@ pub(crate) struct Overrides {
     database_url_file: Option<PathBuf>,
     #[command(flatten)]
     broker: BrokerOverrides,
+    #[command(flatten)]
+    database: DatabaseFlags,
     /// Which cursor to move [default: relay].
     #[arg(long, global = true, env = "RELAY_CURSOR")]
     cursor: Option<String>,
@@ -188,6 +177,7 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
         database_url,
         database_url_file,
         broker,
+        database,
         cursor,
         lease,
         lanes,
@@ -199,6 +189,7 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config> {
     let Database { url, url_file, .. } = &mut config.database;
     address(url, url_file.take(), database_url, database_url_file)?;
     broker.over(&mut config.broker)?;
+    database.place(&mut config.database);
     place(&mut config.relay.cursor, cursor);
     place(&mut config.relay.lease, lease);
     place(&mut config.relay.lanes, lanes);
@@ -225,12 +216,6 @@ pub(crate) fn address(
         (None, None, None, None) => None,
     };
     Ok(())
-}
-
-pub(crate) fn place<T>(slot: &mut Option<T>, value: Option<T>) {
-    if value.is_some() {
-        *slot = value;
-    }
 }
 
 fn read(path: &Path) -> Result<Config> {
@@ -275,6 +260,11 @@ mod tests {
         // Every setting is in the example, commented out or not.
         for name in [
             "pool_size",
+            "transaction_pooler",
+            "ca_file",
+            "client_cert_file",
+            "client_key_file",
+            "allow_plaintext",
             "heartbeat",
             "window",
             "hold_backoff_first",

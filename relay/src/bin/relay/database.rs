@@ -1,6 +1,68 @@
-use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::config::Config;
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::config::{Config, Secret};
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Database {
+    pub(crate) url: Option<Secret>,
+    pub(crate) url_file: Option<PathBuf>,
+    pub(crate) pool_size: Option<u32>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) acquire_timeout: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) statement_timeout: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) lock_timeout: Option<Duration>,
+    pub(crate) transaction_pooler: Option<bool>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) client_cert_file: Option<PathBuf>,
+    pub(crate) client_key_file: Option<PathBuf>,
+    pub(crate) allow_plaintext: Option<bool>,
+}
+
+/// What flags and environment say about the way to the database.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DatabaseFlags {
+    /// The address is a transaction pooler's (PgBouncer with pool_mode = transaction).
+    #[arg(long, global = true, env = "RELAY_TRANSACTION_POOLER", num_args = 0..=1, default_missing_value = "true")]
+    transaction_pooler: Option<bool>,
+    /// PEM file with the authorities that may vouch for the database server.
+    #[arg(long, global = true, env = "RELAY_DATABASE_CA_FILE")]
+    database_ca_file: Option<PathBuf>,
+    /// PEM file with the certificate to show to the database server.
+    #[arg(long, global = true, env = "RELAY_DATABASE_CLIENT_CERT_FILE")]
+    database_client_cert_file: Option<PathBuf>,
+    /// PEM file with the key of that certificate.
+    #[arg(long, global = true, env = "RELAY_DATABASE_CLIENT_KEY_FILE")]
+    database_client_key_file: Option<PathBuf>,
+    /// Let the connection to a database on another machine go unencrypted or unverified.
+    #[arg(long, global = true, env = "RELAY_DATABASE_ALLOW_PLAINTEXT", num_args = 0..=1, default_missing_value = "true")]
+    database_allow_plaintext: Option<bool>,
+}
+
+impl DatabaseFlags {
+    /// Puts them over what the file says.
+    pub(crate) fn place(self, part: &mut Database) {
+        place(&mut part.transaction_pooler, self.transaction_pooler);
+        place(&mut part.ca_file, self.database_ca_file);
+        place(&mut part.client_cert_file, self.database_client_cert_file);
+        place(&mut part.client_key_file, self.database_client_key_file);
+        place(&mut part.allow_plaintext, self.database_allow_plaintext);
+    }
+}
+
+/// A value given on a higher level goes over the one below.
+pub(crate) fn place<T>(slot: &mut Option<T>, value: Option<T>) {
+    if value.is_some() {
+        *slot = value;
+    }
+}
 
 /// Which kind of database an address names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +100,11 @@ pub(crate) fn settings(config: &Config) -> db::Settings {
     ] {
         *slot = value.unwrap_or(*slot);
     }
+    settings.transaction_pooler = part.transaction_pooler.unwrap_or(settings.transaction_pooler);
+    settings.allow_plaintext = part.allow_plaintext.unwrap_or(settings.allow_plaintext);
+    settings.ca_file.clone_from(&part.ca_file);
+    settings.client_cert_file.clone_from(&part.client_cert_file);
+    settings.client_key_file.clone_from(&part.client_key_file);
     settings
 }
 

@@ -15,6 +15,7 @@ mod output;
 mod pause;
 mod prune;
 mod rebase;
+mod roles;
 mod run;
 mod serve;
 mod status;
@@ -45,6 +46,8 @@ enum Command {
     Run,
     /// Create or update the tables. Safe to run from several places at once.
     Migrate(migrate::Options),
+    /// Create the PostgreSQL roles of producer, relay, consumer and admin, with the least rights.
+    Roles(roles::Options),
     /// Show how it stands: cursors, what is pending, what is held, who holds back vacuum.
     Status(operator::Output),
     /// Look at everything the relay depends on, and say what is wrong and what to do about it. Exits
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Run => run::run(&config),
             Command::Migrate(options) => migrate::migrate(&config, &options),
+            Command::Roles(options) => roles::roles(&config, &options),
             Command::Status(output) => status::status(&config, output),
             Command::Doctor(output) => doctor::doctor(&config, output),
             Command::Cursors(command) => cursors::cursors(&config, &command),

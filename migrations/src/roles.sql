@@ -1,0 +1,73 @@
+-- Four group roles with what each party needs and nothing else. Grant them to the roles that log in:
+--   GRANT {producer} TO shop;
+-- Safe to run again, also after an update of the tables: rights are taken back and given anew in one
+-- transaction. Run it as the owner of the tables; it needs CREATEROLE unless the four roles exist.
+
+DO $roles$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['{producer_name}', '{relay_name}', '{consumer_name}', '{admin_name}'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) THEN
+            BEGIN
+                EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', name);
+            EXCEPTION
+                -- Roles belong to the whole cluster, and somebody made it at this moment.
+                WHEN duplicate_object OR unique_violation THEN NULL;
+            END;
+        END IF;
+    END LOOP;
+END
+$roles$;
+
+REVOKE ALL ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors,
+              {schema}.outbox_holds, {schema}.outbox_audit, {schema}.outbox_pending,
+              {schema}.inbox_operations, {schema}.inbox_parked
+    FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
+REVOKE ALL ON SEQUENCE {schema}.outbox_messages_seq_seq, {schema}.outbox_audit_id_seq, {schema}.inbox_parked_id_seq
+    FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
+-- Everybody may call a function, unless that is taken back.
+REVOKE ALL ON FUNCTION
+    {schema}.outbox_enqueue(text, text, jsonb, text, text, text, jsonb, timestamptz, boolean, uuid),
+    {schema}.outbox_release_first()
+    FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
+
+GRANT USAGE ON SCHEMA {schema} TO {producer}, {relay}, {consumer}, {admin};
+
+-- The producer writes messages and reads none. It sets neither seq nor xid, which the reader trusts, nor
+-- created_at.
+GRANT INSERT (id, kind, operation, ordering_key, exchange, routing_key, content_type, headers, payload, deliver_after)
+    ON {schema}.outbox_messages TO {producer};
+GRANT EXECUTE ON FUNCTION
+    {schema}.outbox_enqueue(text, text, jsonb, text, text, text, jsonb, timestamptz, boolean, uuid) TO {producer};
+
+-- The relay moves cursors and neither makes, filters, pauses nor retires one.
+GRANT SELECT ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors, {schema}.outbox_pending
+    TO {relay};
+GRANT SELECT ON SEQUENCE {schema}.outbox_messages_seq_seq TO {relay};
+GRANT UPDATE (seq, snapshot, late_seq, late_snapshot, owner, epoch, lease_until, advanced_at, system_id, timeline)
+    ON {schema}.outbox_cursors TO {relay};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_holds TO {relay};
+{purge}
+-- The consumer has the inbox. A handler that enqueues needs the producer's rights as well.
+GRANT SELECT ON {schema}.counterfoil_schema, {schema}.inbox_operations, {schema}.inbox_parked TO {consumer};
+GRANT INSERT (consumer, scope, operation, fingerprint, message_id),
+      UPDATE (result, duplicates, last_duplicate_at, conflicts, last_conflict_at),
+      DELETE
+    ON {schema}.inbox_operations TO {consumer};
+GRANT INSERT (consumer, reason, detail, attempts, digest, message_id, kind, scope, operation, exchange, routing_key,
+              headers, content_type, payload),
+      UPDATE (reason, detail, attempts, deliveries, scope, operation, last_parked_at)
+    ON {schema}.inbox_parked TO {consumer};
+
+-- The operator sees everything, makes and retires cursors, decides about what is held and parked, and can
+-- give rows numbers of this cluster after a restore. Every change leaves a line that cannot be changed.
+GRANT SELECT ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors, {schema}.outbox_holds,
+                {schema}.outbox_audit, {schema}.outbox_pending, {schema}.inbox_operations, {schema}.inbox_parked
+    TO {admin};
+GRANT SELECT, UPDATE ON SEQUENCE {schema}.outbox_messages_seq_seq TO {admin};
+GRANT INSERT, UPDATE, DELETE ON {schema}.outbox_cursors, {schema}.outbox_holds TO {admin};
+GRANT UPDATE (xid), DELETE ON {schema}.outbox_messages TO {admin};
+GRANT INSERT (actor, action, cursor, reason, detail) ON {schema}.outbox_audit TO {admin};
+GRANT DELETE ON {schema}.inbox_operations TO {admin};
+GRANT UPDATE, DELETE ON {schema}.inbox_parked TO {admin};

@@ -1,0 +1,322 @@
+//! The roles that `relay roles` makes: each party does its work with its own, and anything beyond is
+//! refused by the database (42501), whoever gets hold of its password.
+
+use std::sync::Arc;
+
+use db::{Class, Db, classify};
+use diesel::connection::SimpleConnection;
+use diesel::result::Error;
+use diesel::{Connection, PgConnection};
+use outbox::Draft;
+use outbox::reader::LogStore;
+use support::broker::{Corner, rabbitmq};
+use support::database::Database;
+use support::events::Fact;
+use support::inbox::{BILLING, Running, Store};
+use support::process::Process;
+use support::roles::LeastPrivileged;
+use transport::{ExchangeKind, Subscriber};
+
+/// What a role may do, and what it may not, one statement each.
+struct Rights {
+    may: &'static [&'static str],
+    may_not: &'static [&'static str],
+}
+
+const PRODUCER: Rights = Rights {
+    may: &[
+        "INSERT INTO outbox_messages (id, kind, operation, ordering_key, exchange, routing_key, content_type, headers, payload, deliver_after)
+         VALUES (gen_random_uuid(), 'k', 'o', 'key', 'e', 'r', 'application/json', '{}', 'p', now())",
+        "INSERT INTO outbox_messages (kind, operation, payload) VALUES ('k', 'o', 'p')",
+        "SELECT outbox_enqueue('k', 'o', '{}')",
+        "SELECT outbox_enqueue('k', 'o', '{}', ordering_key => 'key', serialized => true)",
+    ],
+    may_not: &[
+        "SELECT payload FROM outbox_messages",
+        "SELECT seq FROM outbox_messages",
+        "INSERT INTO outbox_messages (kind, operation, payload) VALUES ('k', 'o', 'p') RETURNING seq",
+        "INSERT INTO outbox_messages (seq, kind, operation, payload) OVERRIDING SYSTEM VALUE VALUES (1, 'k', 'o', 'p')",
+        "INSERT INTO outbox_messages (xid, kind, operation, payload) VALUES ('1', 'k', 'o', 'p')",
+        "INSERT INTO outbox_messages (created_at, kind, operation, payload) VALUES (now(), 'k', 'o', 'p')",
+        "UPDATE outbox_messages SET payload = 'x'",
+        "DELETE FROM outbox_messages",
+        "TRUNCATE outbox_messages",
+        "SELECT nextval('outbox_messages_seq_seq')",
+        "SELECT setval('outbox_messages_seq_seq', 1)",
+        "SELECT * FROM outbox_cursors",
+        "SELECT * FROM outbox_holds",
+        "SELECT * FROM outbox_audit",
+        "SELECT * FROM outbox_pending",
+        "SELECT * FROM inbox_operations",
+        "SELECT * FROM inbox_parked",
+        "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint) VALUES ('c', 's', 'o', sha256(''))",
+        "INSERT INTO counterfoil_schema (version, name, compatible_from) VALUES ('9', '9', '9')",
+    ],
+};
+
+const RELAY: Rights = Rights {
+    may: &[
+        "SELECT * FROM counterfoil_schema",
+        "SELECT * FROM outbox_messages",
+        "SELECT last_value FROM outbox_messages_seq_seq",
+        "SELECT * FROM outbox_cursors FOR UPDATE",
+        "SELECT * FROM outbox_pending",
+        "UPDATE outbox_cursors SET seq = seq, snapshot = snapshot, late_seq = NULL, late_snapshot = NULL, owner = 'o',
+             epoch = epoch + 1, lease_until = now(), advanced_at = now(), system_id = '1', timeline = 1 WHERE name = 'relay'",
+        "INSERT INTO outbox_holds (cursor, seq, state, reason, not_before) VALUES ('relay', 1, 'waiting', 'nacked', now())
+             ON CONFLICT DO NOTHING",
+        "UPDATE outbox_holds SET attempts = attempts + 1 WHERE cursor = 'relay'",
+        "DELETE FROM outbox_holds WHERE cursor = 'relay'",
+        "DELETE FROM outbox_messages WHERE seq < 0",
+        "SELECT system_identifier FROM pg_control_system()",
+        "SELECT timeline_id FROM pg_control_checkpoint()",
+        "SELECT pg_walfile_name(pg_current_wal_lsn())",
+    ],
+    may_not: &[
+        "INSERT INTO outbox_cursors (name) VALUES ('another')",
+        "DELETE FROM outbox_cursors",
+        "UPDATE outbox_cursors SET name = 'x'",
+        "UPDATE outbox_cursors SET kinds = NULL",
+        "UPDATE outbox_cursors SET exchanges = NULL",
+        "UPDATE outbox_cursors SET paused_at = NULL, pause_reason = NULL",
+        "UPDATE outbox_cursors SET created_at = now()",
+        "INSERT INTO outbox_messages (kind, operation, payload) VALUES ('k', 'o', 'p')",
+        "SELECT outbox_enqueue('k', 'o', '{}')",
+        "UPDATE outbox_messages SET payload = 'x'",
+        "UPDATE outbox_messages SET xid = DEFAULT",
+        "TRUNCATE outbox_messages",
+        "SELECT setval('outbox_messages_seq_seq', 1)",
+        "INSERT INTO outbox_audit (actor, action) VALUES ('a', 'b')",
+        "SELECT * FROM outbox_audit",
+        "SELECT * FROM inbox_operations",
+        "SELECT * FROM inbox_parked",
+        "DELETE FROM counterfoil_schema",
+    ],
+};
+
+const CONSUMER: Rights = Rights {
+    may: &[
+        "SELECT * FROM counterfoil_schema",
+        "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, message_id) VALUES ('c', 's', 'o', sha256(''), 'm')
+             ON CONFLICT DO NOTHING",
+        "UPDATE inbox_operations SET result = 'r', duplicates = duplicates + 1, last_duplicate_at = now(), conflicts = 0,
+             last_conflict_at = NULL WHERE consumer = 'c' RETURNING fingerprint, message_id, result, applied_at",
+        "DELETE FROM inbox_operations WHERE consumer = 'c'",
+        "INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, message_id, kind, scope, operation, exchange,
+                                   routing_key, headers, content_type, payload)
+             VALUES ('c', 'rejected', 'd', 1, 'd', 'm', 'k', 's', 'o', 'e', 'r', '{}', 't', 'p')
+             ON CONFLICT (consumer, digest) DO UPDATE SET deliveries = inbox_parked.deliveries + 1,
+                 last_parked_at = clock_timestamp(), reason = excluded.reason, detail = excluded.detail,
+                 attempts = excluded.attempts, scope = excluded.scope, operation = excluded.operation
+             RETURNING id",
+        "SELECT * FROM inbox_parked",
+    ],
+    may_not: &[
+        "UPDATE inbox_operations SET fingerprint = sha256('x')",
+        "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, applied_at) VALUES ('c', 's', 'o', sha256(''), now())",
+        "TRUNCATE inbox_operations",
+        "UPDATE inbox_parked SET payload = 'x'",
+        "DELETE FROM inbox_parked",
+        "SELECT * FROM outbox_messages",
+        "INSERT INTO outbox_messages (kind, operation, payload) VALUES ('k', 'o', 'p')",
+        "SELECT outbox_enqueue('k', 'o', '{}')",
+        "SELECT * FROM outbox_cursors",
+        "UPDATE outbox_cursors SET epoch = 0",
+        "SELECT * FROM outbox_holds",
+        "SELECT * FROM outbox_audit",
+        "UPDATE counterfoil_schema SET name = 'x'",
+    ],
+};
+
+const ADMIN: Rights = Rights {
+    may: &[
+        "SELECT * FROM counterfoil_schema",
+        "SELECT * FROM outbox_messages",
+        "SELECT * FROM outbox_pending",
+        "SELECT * FROM inbox_operations",
+        "INSERT INTO outbox_cursors (name, kinds) VALUES ('another', '{k}')",
+        "UPDATE outbox_cursors SET paused_at = now(), pause_reason = 'r', kinds = NULL, epoch = epoch + 1",
+        "DELETE FROM outbox_cursors WHERE name = 'relay'",
+        "INSERT INTO outbox_holds (cursor, seq, state, reason, not_before) VALUES ('relay', 1, 'waiting', 'released', now())",
+        "UPDATE outbox_holds SET state = 'waiting', attempts = 0, not_before = now()",
+        "DELETE FROM outbox_holds",
+        "INSERT INTO outbox_audit (actor, action, cursor, reason, detail) VALUES ('a', 'b', 'c', 'd', '{}') RETURNING id",
+        "SELECT * FROM outbox_audit",
+        "UPDATE outbox_messages SET xid = DEFAULT WHERE seq > 0",
+        "DELETE FROM outbox_messages WHERE seq < 0",
+        "SELECT setval('outbox_messages_seq_seq', 100)",
+        "DELETE FROM inbox_operations",
+        "DELETE FROM inbox_parked",
+    ],
+    may_not: &[
+        "UPDATE outbox_messages SET payload = 'x'",
+        "UPDATE outbox_messages SET kind = 'x'",
+        "INSERT INTO outbox_messages (kind, operation, payload) VALUES ('k', 'o', 'p')",
+        "SELECT outbox_enqueue('k', 'o', '{}')",
+        "TRUNCATE outbox_messages",
+        "UPDATE outbox_audit SET actor = 'x'",
+        "DELETE FROM outbox_audit",
+        "INSERT INTO outbox_audit (at, actor, action) VALUES (now(), 'a', 'b')",
+        "INSERT INTO outbox_audit (role, actor, action) VALUES ('r', 'a', 'b')",
+        "UPDATE inbox_operations SET result = 'x'",
+        "UPDATE counterfoil_schema SET name = 'x'",
+        "DROP TABLE outbox_holds",
+        "ALTER TABLE outbox_messages DISABLE TRIGGER ALL",
+    ],
+};
+
+#[test]
+fn statement_by_statement() {
+    let database = Database::postgres();
+    let roles = LeastPrivileged::on(&database);
+    for (party, url, rights) in [
+        ("producer", &roles.producer, PRODUCER),
+        ("relay", &roles.relay, RELAY),
+        ("consumer", &roles.consumer, CONSUMER),
+        ("admin", &roles.admin, ADMIN),
+    ] {
+        let mut conn = PgConnection::establish(url).expect("logs in");
+        let mut attempt = |statement: &str| {
+            let mut refused = None;
+            let _: Result<(), Error> = conn.transaction(|tx| {
+                refused = tx.batch_execute(statement).err();
+                Err(Error::RollbackTransaction)
+            });
+            refused
+        };
+        for statement in rights.may {
+            if let Some(error) = attempt(statement) {
+                panic!("{party} may not: {error}\n{statement}");
+            }
+        }
+        for statement in rights.may_not {
+            match attempt(statement) {
+                Some(error) => {
+                    assert_eq!(classify(&error), Class::Denied, "{party}: {error}\n{statement}");
+                }
+                None => panic!("{party} may:\n{statement}"),
+            }
+        }
+    }
+}
+
+/// The whole path, each party as its own role.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_path() {
+    const FACTS: i64 = 300;
+    let database = Database::postgres();
+    let roles = LeastPrivileged::on(&database);
+    database
+        .pg()
+        .batch_execute(&format!(
+            "CREATE TABLE ledger (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, account text NOT NULL,
+                                  cents bigint NOT NULL);
+             GRANT SELECT, INSERT ON ledger TO {}",
+            roles.group("consumer")
+        ))
+        .expect("creates the business table");
+    let corner = Corner::new(rabbitmq());
+    let exchange = corner.exchange("facts", ExchangeKind::Direct).await;
+    let queue = corner.queue("facts").await;
+    corner.bind(&exchange, &queue, "ok").await;
+
+    let env = [
+        ("RELAY_DATABASE_URL", &roles.relay[..]),
+        ("RELAY_AMQP_URL", &support::services::amqp_url()),
+    ];
+    let mut relay = Process::start("relay", &["run"], &env);
+    relay.wait_for("relaying");
+    let consumer =
+        Db::<PgConnection>::open(&roles.consumer, db::Settings::default()).expect("opens");
+    let inbox =
+        inbox::Inbox::new(BILLING, consumer, Arc::new(rabbitmq()) as Arc<dyn Subscriber>, &queue)
+            .on(|tx: &mut PgConnection, fact: &Fact, _| {
+                if fact.number == 1 {
+                    return Err(inbox::Failure::reject("parked with the consumer's rights"));
+                }
+                PgConnection::credit(tx, "facts", fact.number)?;
+                Ok(())
+            });
+    let inbox = Running::start(inbox);
+
+    let mut producer = PgConnection::establish(&roles.producer).expect("logs in");
+    for number in 1..=FACTS {
+        let key = format!("key-{}", number % 5);
+        let draft = Draft::of(&Fact::of(&key, number)).exchange(&exchange).routing_key("ok");
+        // One that nothing is bound for and a later one of its key: the relay holds both and goes on.
+        let stray =
+            Draft::of(&Fact::of("stray", number)).exchange(&exchange).routing_key("nowhere");
+        producer
+            .transaction(|tx| {
+                if number % 100 == 0 {
+                    stray.enqueue(tx)?;
+                }
+                match number % 3 {
+                    0 => outbox::enqueue_all(tx, [draft]).map(drop),
+                    1 => draft.serialized().enqueue(tx).map(drop),
+                    _ => draft.enqueue(tx).map(drop),
+                }
+            })
+            .expect("enqueues");
+    }
+    let mut owner = database.pg();
+    support::eventually("all but the parked one took effect", async || {
+        PgConnection::credits(&mut owner, "facts").len() as i64 == FACTS - 1
+    })
+    .await;
+    support::eventually("the strays are held", async || {
+        owner.pending("relay").expect("counts") == 0
+    })
+    .await;
+    assert_eq!(PgConnection::parked(&mut owner).len(), 1);
+    relay.terminate();
+    assert!(relay.finish().success(), "{}", relay.output);
+    inbox.stop().await;
+    corner.clean().await;
+}
+
+#[test]
+fn a_right_too_many_is_taken_back_and_a_role_is_made_once() {
+    let database = Database::postgres();
+    let roles = LeastPrivileged::on(&database);
+    let mut owner = database.pg();
+    owner
+        .batch_execute(&format!(
+            "GRANT SELECT ON outbox_messages TO {}; GRANT UPDATE (name) ON outbox_cursors TO {};
+             GRANT SELECT ON outbox_messages TO PUBLIC",
+            roles.group("producer"),
+            roles.group("relay")
+        ))
+        .expect("grants");
+    let prefix = roles.group("x").trim_end_matches("_x").to_owned();
+    let arguments = ["roles", "--prefix", &prefix, "--no-purge"];
+    let env = [("RELAY_DATABASE_URL", &database.url[..])];
+    let mut printed = Process::start("relay", &[&arguments[..], &["--print"]].concat(), &env);
+    assert!(printed.finish().success(), "{}", printed.output);
+    assert!(
+        printed.output.contains(&format!("\"public\".outbox_messages TO \"{prefix}_producer\""))
+    );
+    PgConnection::establish(&roles.producer)
+        .expect("logs in")
+        .batch_execute("SELECT payload FROM outbox_messages")
+        .expect("printing changes nothing");
+
+    let mut relay = Process::start("relay", &arguments, &env);
+    assert!(relay.finish().success(), "{}", relay.output);
+    for (url, statement) in [
+        (&roles.producer, "SELECT payload FROM outbox_messages"),
+        (&roles.consumer, "SELECT payload FROM outbox_messages"),
+        (&roles.relay, "UPDATE outbox_cursors SET name = 'x'"),
+        (&roles.relay, "DELETE FROM outbox_messages WHERE seq < 0"),
+    ] {
+        let error = PgConnection::establish(url)
+            .expect("logs in")
+            .batch_execute(statement)
+            .expect_err(statement);
+        assert_eq!(classify(&error), Class::Denied, "{error}");
+    }
+    let mut stranger =
+        Process::start("relay", &arguments, &[("RELAY_DATABASE_URL", &roles.admin[..])]);
+    assert!(!stranger.finish().success());
+    assert!(stranger.output.contains("as the owner of the tables"), "{}", stranger.output);
+}
