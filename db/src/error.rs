@@ -109,3 +109,17 @@ pub enum CallError<E> {
     #[error(transparent)]
     Work(E),
 }
+
+impl<E> CallError<E> {
+    /// The same with another error of the work's own.
+    pub fn map<F>(self, work: impl FnOnce(E) -> F) -> CallError<F> {
+        match self {
+            Self::PoolExhausted { after, reason } => CallError::PoolExhausted { after, reason },
+            Self::Panicked { message } => CallError::Panicked { message },
+            Self::Cancelled => CallError::Cancelled,
+            Self::Begin(error) => CallError::Begin(error),
+            Self::Commit(error) => CallError::Commit(error),
+            Self::Work(error) => CallError::Work(work(error)),
+        }
+    }
+}

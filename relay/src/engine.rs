@@ -190,12 +190,13 @@ impl<C: AdminStore> Relay<C> {
 
     async fn open(&self, until: Until) -> Result<Session<C>, Opening> {
         let database = |error| Opening::Failed(SessionEnd::Database(error));
-        let checked =
-            self.db.call(|conn| Ok::<_, Error>(migrations::check(conn))).await.map_err(database)?;
-        match checked {
+        match self.db.call(|conn| migrations::check(conn)).await {
             Ok(()) => {}
-            Err(SchemaError::Database(error)) => return Err(database(CallError::Work(error))),
-            Err(error) => return Err(Opening::Refused(error.into())),
+            Err(CallError::Work(SchemaError::Database(error))) => {
+                return Err(database(CallError::Work(error)));
+            }
+            Err(CallError::Work(error)) => return Err(Opening::Refused(error.into())),
+            Err(error) => return Err(database(error.map(|_| Error::NotFound))),
         }
         let asked = Instant::now();
         let Settings { cursor, owner, lease: ttl, .. } = (*self.settings).clone();

@@ -1,7 +1,7 @@
 //! Over TLS the broker has to prove who it is, and we where it asks us; nothing falls back to plain
 //! text, and no text shows a secret.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::broker::{Corner, drain, message, rabbitmq};
@@ -35,9 +35,9 @@ fn canary_url(scheme: &str, host: &str, port: u16) -> String {
     format!("{scheme}://guest:{CANARY}@{host}:{port}/")
 }
 
-fn trusting(url: String, ca: &PathBuf) -> RabbitSettings {
+fn trusting(url: String, ca: &Path) -> RabbitSettings {
     let mut settings = RabbitSettings::new(url);
-    settings.ca_file = Some(ca.clone());
+    settings.ca_file = Some(ca.to_owned());
     settings
 }
 
@@ -210,7 +210,7 @@ fn files_that_cannot_be_used_are_named_and_not_quoted() {
         (check(&ca, Some((&certificate, &garbage))), "no private key"),
         (check(&ca, Some((&certificate, &other_key))), "the private key it was made for"),
     ] {
-        let error = settings.err().expect(says);
+        let error = settings.expect_err(says);
         assert!(matches!(error, Unavailable::BadSettings { .. }) && error.needs_operator());
         let text = format!("{error} {error:?}");
         assert!(text.contains(says) && !text.contains(CANARY), "{says:?}: {text}");
