@@ -8,3 +8,5 @@
 
 mod a_row_inserted_with_psql_arrives;
 mod compose_commands;
+mod health_and_metrics;
+mod operator_commands;

@@ -163,7 +163,8 @@ pub(crate) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let json = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
-    humantime_serde::deserialize(json).map_err(|error| format!("{error}; write it as 20s or 500ms"))
+    humantime_serde::deserialize(json)
+        .map_err(|error| format!("{error}; write it as 20s, 500ms or 30d"))
 }
 
 /// The file's settings with the flags' and the environment's over them.
