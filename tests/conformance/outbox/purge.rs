@@ -47,7 +47,7 @@ fn only_what_every_cursor_has_handed_on_goes<S: Store>() {
     let purged = purge(&mut conn, 0, 10);
     assert_eq!((purged.deleted, purged.done), (0, true), "no cursor, so nobody has read anything");
 
-    for name in ["c", "slow"] {
+    for name in ["relay", "slow"] {
         conn.add_cursor(&everything(name), &Order::new("me", "test")).expect("adds");
     }
     let (lease, position) = claim(&mut conn, "me", TTL);
@@ -72,7 +72,7 @@ fn what_is_held_stays_and_the_walk_goes_on_behind_it<S: Store>() {
     let facts: Vec<Fact> = (1..=7).map(Fact::keyless).collect();
     enqueue_facts::<S>(&mut conn, &facts);
     without_default(&mut conn);
-    conn.add_cursor(&everything("c"), &Order::new("me", "test")).expect("adds");
+    conn.add_cursor(&everything("relay"), &Order::new("me", "test")).expect("adds");
     let (lease, position) = claim(&mut conn, "me", TTL);
     let chunk = conn.read(&position, &super::ALL, LIMIT).expect("reads");
     let hold = |at: usize, result| Hold {
@@ -112,7 +112,7 @@ fn with_an_early_transaction(
     let database = Database::postgres();
     let (mut early, mut conn) = (database.pg(), database.pg());
     without_default(&mut conn);
-    conn.add_cursor(&everything("c"), &Order::new("me", "test")).expect("adds");
+    conn.add_cursor(&everything("relay"), &Order::new("me", "test")).expect("adds");
     early.batch_execute("BEGIN").expect("begins");
     for row in rows {
         early.batch_execute(&insert(row)).expect("inserts");

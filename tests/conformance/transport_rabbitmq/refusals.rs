@@ -58,7 +58,7 @@ async fn headers_over_a_frame_are_poison_and_the_connection_lives_on() {
                 verdicts[1],
                 Verdict::Poison(Poison::HeadersTooLarge {
                     bytes: 140_001..,
-                    limit: 4_096..=131_072
+                    limit: 65_537..=131_072
                 })
             ),
             "{verdicts:?}"

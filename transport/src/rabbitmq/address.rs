@@ -18,7 +18,17 @@ pub(super) struct Address {
     tls: TlsFiles,
 }
 
+/// Largest frame asked for where nothing needs a larger one. RabbitMQ takes no less than 8 KiB.
+const NARROW_FRAME: u32 = 16 * 1024;
+
 impl Address {
+    /// The same with narrow frames, unless the URL names a size.
+    pub(super) fn narrow(&self) -> Self {
+        let mut narrow = self.clone();
+        narrow.uri.query.frame_max.get_or_insert(NARROW_FRAME);
+        narrow
+    }
+
     /// Checks the URL and the settings that end up in it.
     pub(super) fn parse(settings: &RabbitSettings) -> Result<Self, Unavailable> {
         // `ParseError` names the kind of fault and never quotes the input; the URI type of the

@@ -60,6 +60,18 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Takes the verdict back from messages whose headers do not fit the frames; whether there were any.
+    pub(super) fn pardon_long_headers(&mut self) -> bool {
+        let mut any = false;
+        for verdict in &mut self.verdicts {
+            if matches!(verdict, Some(Verdict::Poison(Poison::HeadersTooLarge { .. }))) {
+                *verdict = None;
+                any = true;
+            }
+        }
+        any
+    }
+
     pub(super) fn settle(&mut self, indexes: &[usize], verdicts: Vec<Verdict>) {
         for (index, verdict) in indexes.iter().zip(verdicts) {
             self.verdicts[*index] = Some(verdict);

@@ -30,13 +30,28 @@ struct Wire {
     known: HashSet<String>,
     /// A batch is out.
     busy: bool,
+    frames: Frames,
+}
+
+/// How large a frame was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frames {
+    /// Enough for the headers of nearly every message: the client keeps two buffers of 32 frames for
+    /// each connection, 8 MiB of resident memory at the broker's usual 128 KiB.
+    Narrow,
+    /// What the broker offers.
+    Wide,
 }
 
 impl Wire {
-    async fn open(broker: &Inner) -> Result<Self, Unavailable> {
-        let link = broker.publishing.open(&broker.address, &broker.name).await?;
+    async fn open(broker: &Inner, frames: Frames) -> Result<Self, Unavailable> {
+        let address = match frames {
+            Frames::Narrow => &broker.address.narrow(),
+            Frames::Wide => &broker.address,
+        };
+        let link = broker.publishing.open(address, &broker.name).await?;
         let channel = link.confirming_channel().await?;
-        Ok(Self { link, channel, known: HashSet::new(), busy: false })
+        Ok(Self { link, channel, known: HashSet::new(), busy: false, frames })
     }
 }
 
@@ -52,13 +67,19 @@ impl Drop for Wire {
 
 impl RabbitLane {
     pub(super) async fn open(broker: Arc<Inner>) -> Result<Self, Unavailable> {
-        let wire = Wire::open(&broker).await?;
+        let wire = Wire::open(&broker, Frames::Narrow).await?;
         Ok(Self { broker, wire: Some(wire) })
     }
 
     async fn publish_all(&self, wire: &mut Wire, batch: &mut Batch<'_>) -> Result<(), Unavailable> {
-        let frame_max = wire.link.frame_max();
-        batch.refuse(|message| encode::check(message, frame_max));
+        batch.refuse(|message| encode::check(message, wire.link.frame_max()));
+        if wire.frames == Frames::Narrow && batch.pardon_long_headers() {
+            // Nothing is out yet: the connection may go in peace. The lane stays wide.
+            wire.busy = false;
+            *wire = Wire::open(&self.broker, Frames::Wide).await?;
+            wire.busy = true;
+            batch.refuse(|message| encode::check(message, wire.link.frame_max()));
+        }
         for window in batch.windows(self.broker.window) {
             let window = batch.unsettled(window);
             refuse_missing_exchanges(wire, batch, &window).await?;
@@ -140,7 +161,7 @@ impl RabbitLane {
             wire.channel = wire.link.confirming_channel().await?;
             wire.known.clear();
         } else {
-            *wire = Wire::open(&self.broker).await?;
+            *wire = Wire::open(&self.broker, wire.frames).await?;
             wire.busy = true;
         }
         Ok(())
