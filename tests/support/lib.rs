@@ -8,6 +8,7 @@
 )]
 
 pub mod broker;
+pub mod cluster;
 pub mod database;
 pub mod events;
 pub mod feed;
@@ -16,12 +17,14 @@ pub mod frames;
 pub mod inbox;
 pub mod ledger;
 pub mod pgbouncer;
+pub mod previous;
 pub mod process;
 pub mod proxy;
 pub mod readers;
 pub mod relays;
 pub mod roles;
 pub mod services;
+pub mod stream;
 pub mod tls;
 pub mod tls_database;
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Which way bytes flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,15 @@ struct Control {
     refusing: bool,
     held_to_server: bool,
     held_to_client: bool,
+    dropped: Option<Direction>,
     delay: Duration,
+    jitter: Duration,
+    /// Longest piece passed on at once, where data is cut up.
+    slice: Option<usize>,
+    /// After how many more bytes connections are cut.
+    fuse: Option<(Direction, Arc<AtomicUsize>)>,
+    /// Where new connections lead.
+    upstream: String,
 }
 
 impl Control {
@@ -53,13 +62,12 @@ impl Proxy {
         let upstream = upstream.into();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let (control, _) = watch::channel(Control::default());
+        let (control, _) = watch::channel(Control { upstream, ..Control::default() });
         let accepted = Arc::new(AtomicUsize::new(0));
         let held = Arc::new(AtomicUsize::new(0));
         let accepting = tokio::spawn(accept(
             listener,
-            upstream,
-            control.subscribe(),
+            control.clone(),
             Arc::clone(&accepted),
             Arc::clone(&held),
         ));
@@ -93,7 +101,7 @@ impl Proxy {
     }
 
     /// How many bytes were read from either side and held back, since the start. A connection that
-    /// is held shows its next 64 KiB here; what follows waits in the sockets.
+    /// is held shows its next 64 pieces here; what follows waits in the sockets.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.load(Ordering::SeqCst)
@@ -107,6 +115,12 @@ impl Proxy {
     /// Cuts every connection at once; what is held or delayed is lost. New ones pass.
     pub fn cut(&self) {
         self.control.send_modify(|control| control.generation += 1);
+    }
+
+    /// Leads new connections to another `host:port`, as a name or address that moves to another
+    /// server does. Those there are stay.
+    pub fn redirect(&self, upstream: impl Into<String>) {
+        self.control.send_modify(|control| control.upstream = upstream.into());
     }
 
     /// Whether new connections are closed as soon as they are made.
@@ -129,17 +143,35 @@ impl Proxy {
         });
     }
 
-    /// Ends [`blackhole`](Self::blackhole) and [`hold`](Self::hold).
+    /// Throws away what flows in one direction, with every connection left open.
+    pub fn lose(&self, direction: Direction) {
+        self.control.send_modify(|control| control.dropped = Some(direction));
+    }
+
+    /// Ends [`blackhole`](Self::blackhole), [`hold`](Self::hold) and [`lose`](Self::lose).
     pub fn resume(&self) {
         self.control.send_modify(|control| {
             control.held_to_server = false;
             control.held_to_client = false;
+            control.dropped = None;
         });
     }
 
-    /// Delays every piece of data by `delay`.
-    pub fn delay(&self, delay: Duration) {
-        self.control.send_modify(|control| control.delay = delay);
+    /// Delays all data by `delay` and up to `jitter` more, in order and without bound to throughput.
+    pub fn delay(&self, delay: Duration, jitter: Duration) {
+        self.control.send_modify(|control| (control.delay, control.jitter) = (delay, jitter));
+    }
+
+    /// Passes data on in pieces of at most `bytes`; `None` as it comes.
+    pub fn slice(&self, bytes: Option<usize>) {
+        self.control.send_modify(|control| control.slice = bytes);
+    }
+
+    /// Cuts all connections once `bytes` more have passed in one direction, in the middle of
+    /// whatever that is.
+    pub fn cut_after(&self, direction: Direction, bytes: usize) {
+        let fuse = Some((direction, Arc::new(AtomicUsize::new(bytes))));
+        self.control.send_modify(|control| control.fuse = fuse);
     }
 }
 
@@ -150,10 +182,17 @@ impl Drop for Proxy {
     }
 }
 
+/// One way of one connection.
+struct Way {
+    direction: Direction,
+    generation: u64,
+    control: watch::Sender<Control>,
+    held: Arc<AtomicUsize>,
+}
+
 async fn accept(
     listener: TcpListener,
-    upstream: String,
-    control: watch::Receiver<Control>,
+    control: watch::Sender<Control>,
     accepted: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
 ) {
@@ -162,8 +201,11 @@ async fn accept(
         if control.borrow().refusing {
             continue;
         }
-        let (upstream, control, held) = (upstream.clone(), control.clone(), Arc::clone(&held));
-        let generation = control.borrow().generation;
+        let (control, held) = (control.clone(), Arc::clone(&held));
+        let (generation, upstream) = {
+            let now = control.borrow();
+            (now.generation, now.upstream.clone())
+        };
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(upstream).await else { return };
             for stream in [&client, &server] {
@@ -171,11 +213,15 @@ async fn accept(
             }
             let ((from_client, to_client), (from_server, to_server)) =
                 (client.into_split(), server.into_split());
+            let way = |direction| {
+                let (control, held) = (control.clone(), Arc::clone(&held));
+                Way { direction, generation, control, held }
+            };
             // The end of either direction ends both, and dropping the halves closes the sockets.
             tokio::select! {
-                () = pump(from_client, to_server, Direction::ToServer, generation, control.clone(), &held) => {}
-                () = pump(from_server, to_client, Direction::ToClient, generation, control.clone(), &held) => {}
-                () = cut(generation, control.clone()) => {}
+                () = way(Direction::ToServer).pump(from_client, to_server) => {}
+                () = way(Direction::ToClient).pump(from_server, to_client) => {}
+                () = cut(generation, control.subscribe()) => {}
             }
         });
     }
@@ -186,32 +232,74 @@ async fn cut(generation: u64, mut control: watch::Receiver<Control>) {
     let _ = control.wait_for(|control| control.generation != generation).await;
 }
 
-async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    direction: Direction,
-    generation: u64,
-    mut control: watch::Receiver<Control>,
-    held: &AtomicUsize,
-) {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let read = match from.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(read) => read,
+impl Way {
+    /// Reads on while earlier data waits for its time, so that a delay costs no throughput.
+    async fn pump(self, from: OwnedReadHalf, to: OwnedWriteHalf) {
+        let (sender, pieces) = mpsc::channel(64);
+        let reading = async {
+            self.read(from, sender).await;
+            std::future::pending::<()>().await;
         };
-        if control.borrow().holds(direction) {
-            held.fetch_add(read, Ordering::SeqCst);
+        tokio::select! {
+            () = reading => {}
+            () = self.write(pieces, to) => {}
         }
-        let delay = match control.wait_for(|control| !control.holds(direction)).await {
-            Ok(control) if control.generation == generation => control.delay,
-            _ => return,
-        };
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
+    }
+
+    async fn read(&self, mut from: OwnedReadHalf, pieces: mpsc::Sender<(Instant, Vec<u8>)>) {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = match from.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => read,
+            };
+            let (delay, jitter) = {
+                let control = self.control.borrow();
+                if control.holds(self.direction) {
+                    self.held.fetch_add(read, Ordering::SeqCst);
+                }
+                (control.delay, control.jitter)
+            };
+            let due = Instant::now() + delay + jitter.mul_f64(fastrand::f64());
+            if pieces.send((due, buffer[..read].to_vec())).await.is_err() {
+                return;
+            }
         }
-        if to.write_all(&buffer[..read]).await.is_err() {
-            return;
+    }
+
+    async fn write(&self, mut pieces: mpsc::Receiver<(Instant, Vec<u8>)>, mut to: OwnedWriteHalf) {
+        let mut control = self.control.subscribe();
+        while let Some((due, data)) = pieces.recv().await {
+            tokio::time::sleep_until(due).await;
+            let now = match control.wait_for(|control| !control.holds(self.direction)).await {
+                Ok(control) if control.generation == self.generation => control.clone(),
+                _ => return,
+            };
+            if now.dropped == Some(self.direction) {
+                continue;
+            }
+            let allowed = match &now.fuse {
+                Some((direction, left)) if *direction == self.direction => {
+                    let burnt = |left: usize| Some(left.saturating_sub(data.len()));
+                    let left = left
+                        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, burnt)
+                        .unwrap_or_default();
+                    left.min(data.len())
+                }
+                _ => data.len(),
+            };
+            for piece in data[..allowed].chunks(now.slice.unwrap_or(data.len())) {
+                if to.write_all(piece).await.is_err() {
+                    return;
+                }
+            }
+            if allowed < data.len() {
+                self.control.send_modify(|control| {
+                    control.generation += 1;
+                    control.fuse = None;
+                });
+                return;
+            }
         }
     }
 }
