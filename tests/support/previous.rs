@@ -5,7 +5,9 @@ use std::collections::HashSet;
 
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text};
-use diesel::{Connection, OptionalExtension, PgConnection, QueryableByName, RunQueryDsl, sql_query};
+use diesel::{
+    Connection, OptionalExtension, PgConnection, QueryableByName, RunQueryDsl, sql_query,
+};
 use message::{Headers, Message};
 use transport::rabbitmq::RabbitMq;
 use transport::{Lane, Publisher, Verdict};

@@ -130,7 +130,7 @@ async fn a_network_with_half_a_second_of_latency_is_slow_and_not_dead() {
         let (proxy, url) = Proxy::to_url(&services::amqp_url()).await;
         let broker = RabbitMq::new(&rabbit_settings(url)).expect("valid settings");
         let mut lane = broker.open_lane().await.expect("a lane");
-        proxy.delay(Duration::from_millis(500));
+        proxy.delay(Duration::from_millis(500), Duration::ZERO);
         let batch: Vec<_> = (0..2_500).map(|i| message(&exchange, "ok", i)).collect();
         assert_eq!(lane.publish(&batch).await.expect("settled"), vec![Verdict::Confirmed; 2_500]);
         assert_eq!(proxy.accepted(), 1);
