@@ -88,6 +88,15 @@ pub enum CallError<E> {
         /// What the pool said last.
         reason: String,
     },
+    /// The work did not come back in time; its outcome is unknown. Only from
+    /// [`Db::call_within`](crate::Db::call_within).
+    #[error(
+        "no answer from the database within {after:?}; check whether the server or its sessions hang"
+    )]
+    TimedOut {
+        /// How long was waited.
+        after: Duration,
+    },
     /// The work panicked. Its connection was dropped, and with it its transaction.
     #[error("the work on the database connection panicked: {message}")]
     Panicked {
@@ -115,6 +124,7 @@ impl<E> CallError<E> {
     pub fn map<F>(self, work: impl FnOnce(E) -> F) -> CallError<F> {
         match self {
             Self::PoolExhausted { after, reason } => CallError::PoolExhausted { after, reason },
+            Self::TimedOut { after } => CallError::TimedOut { after },
             Self::Panicked { message } => CallError::Panicked { message },
             Self::Cancelled => CallError::Cancelled,
             Self::Begin(error) => CallError::Begin(error),

@@ -1,5 +1,6 @@
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use diesel::ConnectionError;
 use diesel::r2d2::Pool;
@@ -10,8 +11,10 @@ use crate::{Backend, CallError, OpenError, Refusal, Settings};
 
 /// A pool of connections whose blocking work runs off the async threads. Clones share the pool.
 pub struct Db<C: Backend> {
-    pool: Pool<Manager<C>>,
+    /// Replaced when calls of it do not come back.
+    pool: Arc<RwLock<Pool<Manager<C>>>>,
     address: Arc<str>,
+    full: Arc<str>,
     settings: Arc<Settings>,
 }
 
@@ -20,6 +23,7 @@ impl<C: Backend> Clone for Db<C> {
         Self {
             pool: self.pool.clone(),
             address: self.address.clone(),
+            full: self.full.clone(),
             settings: self.settings.clone(),
         }
     }
@@ -47,7 +51,12 @@ impl<C: Backend> Db<C> {
             reason: scrubbed(&error.to_string(), address),
         })?;
         drop(first);
-        let pool = Pool::builder()
+        let pool = Arc::new(RwLock::new(Self::pool(&full, &settings)));
+        Ok(Self { pool, address: shown.into(), full: full.into(), settings })
+    }
+
+    fn pool(full: &str, settings: &Arc<Settings>) -> Pool<Manager<C>> {
+        Pool::builder()
             .max_size(settings.pool_size.max(1))
             .min_idle(Some(0))
             .connection_timeout(settings.acquire_timeout)
@@ -55,8 +64,7 @@ impl<C: Backend> Db<C> {
             // just as well, and is kept out of the pool from then on.
             .test_on_check_out(false)
             .error_handler(Box::new(Quiet))
-            .build_unchecked(Manager::new(full, settings.clone()));
-        Ok(Self { pool, address: shown.into(), settings })
+            .build_unchecked(Manager::new(full.to_owned(), settings.clone()))
     }
 
     /// Opens a pool from async code.
@@ -93,7 +101,8 @@ impl<C: Backend> Db<C> {
     /// # Errors
     /// [`CallError::PoolExhausted`].
     pub fn get<E>(&self) -> Result<Pooled<C>, CallError<E>> {
-        self.pool.get().map(Pooled::new).map_err(|error| CallError::PoolExhausted {
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner).clone();
+        pool.get().map(Pooled::new).map_err(|error| CallError::PoolExhausted {
             after: self.settings.acquire_timeout,
             reason: error.to_string(),
         })
@@ -128,6 +137,29 @@ impl<C: Backend> Db<C> {
                 Err(CallError::Panicked { message: panic_text(&*error.into_panic()) })
             }
             Err(_) => Err(CallError::Cancelled),
+        }
+    }
+
+    /// The same, waited for no longer than `limit`: a frozen session answers neither the server's time
+    /// limits nor TCP's. What has not come back then has an unknown outcome, keeps its thread, and gives its
+    /// connection up when it does; later calls have connections of their own.
+    ///
+    /// # Errors
+    /// [`CallError::TimedOut`], else as for [`call`](Self::call).
+    pub async fn call_within<T, E, F>(&self, limit: Duration, work: F) -> Result<T, CallError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut C) -> Result<T, E> + Send + 'static,
+    {
+        match tokio::time::timeout(limit, self.call(work)).await {
+            Ok(result) => result,
+            Err(_) => {
+                // The hung connections keep their places in the old pool, and it its own life.
+                *self.pool.write().unwrap_or_else(PoisonError::into_inner) =
+                    Self::pool(&self.full, &self.settings);
+                Err(CallError::TimedOut { after: limit })
+            }
         }
     }
 }

@@ -165,6 +165,10 @@ impl<C: InboxConnection> Engine<C> {
                 self.telemetry.panics.increment(1);
                 return Err(Remedy::Step(Step::Fail(format!("panicked: {message}"))));
             }
+            Err(CallError::TimedOut { after }) => {
+                let reason = format!("no answer from the database within {after:?}");
+                return Err(Remedy::Step(Step::Wait(reason)));
+            }
             Err(CallError::PoolExhausted { after, reason }) => {
                 let reason = format!("no database connection within {after:?}: {reason}");
                 return Err(Remedy::Step(Step::Wait(reason)));

@@ -96,6 +96,7 @@ async fn check_schema<C: InboxConnection>(engine: &Engine<C>) -> Result<(), RunE
             Err(CallError::Work(error)) => return Err(error.into()),
             Err(
                 error @ (CallError::PoolExhausted { .. }
+                | CallError::TimedOut { .. }
                 | CallError::Panicked { .. }
                 | CallError::Begin(_)
                 | CallError::Commit(_)),

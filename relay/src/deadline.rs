@@ -28,6 +28,11 @@ impl LeaseDeadline {
         self.millis.fetch_max(millis, Ordering::Relaxed);
     }
 
+    /// How long a renewal lasts.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
     /// When it passes unless it is renewed.
     pub(crate) fn ends(&self) -> Instant {
         self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed))

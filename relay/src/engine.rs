@@ -190,7 +190,7 @@ impl<C: AdminStore> Relay<C> {
 
     async fn open(&self, until: Until) -> Result<Session<C>, Opening> {
         let database = |error| Opening::Failed(SessionEnd::Database(error));
-        match self.db.call(|conn| migrations::check(conn)).await {
+        match self.db.call_within(self.settings.lease, |conn| migrations::check(conn)).await {
             Ok(()) => {}
             Err(CallError::Work(SchemaError::Database(error))) => {
                 return Err(database(CallError::Work(error)));
@@ -200,8 +200,11 @@ impl<C: AdminStore> Relay<C> {
         }
         let asked = Instant::now();
         let Settings { cursor, owner, lease: ttl, .. } = (*self.settings).clone();
-        let claim =
-            self.db.call(move |conn| conn.claim(&cursor, &owner, ttl)).await.map_err(database)?;
+        let claim = self
+            .db
+            .call_within(ttl, move |conn| conn.claim(&cursor, &owner, ttl))
+            .await
+            .map_err(database)?;
         let cursor = || self.settings.cursor.clone();
         let (lease, position) = match claim {
             Claim::Taken(lease, position) => (lease, position),
@@ -234,7 +237,7 @@ impl<C: AdminStore> Relay<C> {
             Ok(lanes) => lanes,
             Err(error) => {
                 // Another relay may reach the broker.
-                let _ = self.db.call(move |conn| conn.release(&lease)).await;
+                let _ = self.db.call_within(ttl, move |conn| conn.release(&lease)).await;
                 return Err(Opening::Failed(SessionEnd::Broker(error)));
             }
         };
@@ -282,7 +285,10 @@ impl<C: AdminStore> Relay<C> {
             SessionEnd::Database(_) => (Ended::DatabaseUnavailable, false),
         };
         self.counters.session_ended(ended);
-        if release && let Err(error) = self.db.call(move |conn| conn.release(&lease)).await {
+        if release
+            && let Err(error) =
+                self.db.call_within(lease.ttl, move |conn| conn.release(&lease)).await
+        {
             tracing::warn!(%error, "the lease could not be given up; it ends by itself");
         }
         (end, totals)

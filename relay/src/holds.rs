@@ -101,7 +101,7 @@ pub(crate) async fn look<C: LogStore>(
     settings: Arc<Settings>,
 ) -> Result<Look, CallError<Error>> {
     let limit = ReadLimit { rows: settings.chunk_rows, bytes: settings.chunk_bytes };
-    db.call(move |conn| {
+    db.call_within(settings.lease, move |conn| {
         let paused = conn.paused(&settings.cursor)?;
         let due = match &paused {
             Some(_) => Vec::new(),

@@ -123,11 +123,12 @@ impl<C: AdminStore> Session<C> {
     /// Starts what can, and tells what could when its time comes.
     fn start_what_can_start(&mut self) -> May {
         let now = Timer::now();
+        let lease = self.settings.lease;
         if self.flow.renewing.is_none() && now >= self.flow.next_renewal {
-            self.flow.next_renewal = now + self.settings.lease / 3;
-            let lease = self.lease.clone();
+            self.flow.next_renewal = now + lease / 3;
+            let held = self.lease.clone();
             self.flow.renewing =
-                Some(fenced(&self.db, &self.rules.deadline, move |conn| conn.renew(&lease)));
+                Some(fenced(&self.db, &self.rules.deadline, move |conn| conn.renew(&held)));
         }
         if !self.flow.recording_something() {
             self.start_recording(now);
@@ -152,7 +153,7 @@ impl<C: AdminStore> Session<C> {
             let limit = ReadLimit { rows, bytes: self.settings.chunk_bytes };
             flow.read_at = now;
             flow.reading = Some(Box::pin(async move {
-                db.call(move |conn| conn.read(&from, &filter, limit)).await
+                db.call_within(lease, move |conn| conn.read(&from, &filter, limit)).await
             }));
         }
         let could_look = flow.known
@@ -170,7 +171,7 @@ impl<C: AdminStore> Session<C> {
             let (from, rows) = (flow.purged_to, self.settings.purge_rows);
             let db = self.db.clone();
             flow.purging = Some(Box::pin(async move {
-                db.call(move |conn| conn.purge(retention, from, rows)).await
+                db.call_within(lease, move |conn| conn.purge(retention, from, rows)).await
             }));
         }
         May {
@@ -189,7 +190,8 @@ impl<C: AdminStore> Session<C> {
             let deadline = self.rules.deadline.clone();
             flow.settling = Some(Box::pin(async move {
                 let asked = Instant::now();
-                let settled = db.call(move |conn| conn.settle(&lease, &results)).await?;
+                let settled =
+                    db.call_within(lease.ttl, move |conn| conn.settle(&lease, &results)).await?;
                 if matches!(settled, Settled::Done { .. }) {
                     deadline.renewed(asked);
                 }

@@ -207,14 +207,24 @@ impl Counters {
                         "message is dead and waits for an operator"
                     );
                 }
-                HoldResult::Again { attempts, error, .. } => {
+                HoldResult::Again { attempts: 1, error, .. } => {
                     self.refused(hold.reason);
                     tracing::warn!(
                         seq = hold.seq,
                         reason,
-                        attempts,
                         error,
                         "message refused; held and tried again"
+                    );
+                }
+                // Said once: a full queue would fill the log with every attempt.
+                HoldResult::Again { attempts, error, .. } => {
+                    self.refused(hold.reason);
+                    tracing::debug!(
+                        seq = hold.seq,
+                        reason,
+                        attempts,
+                        error,
+                        "message refused again"
                     );
                 }
                 HoldResult::UntilDue | HoldResult::UntilFirst => {

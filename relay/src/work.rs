@@ -21,7 +21,7 @@ pub(crate) fn fenced<C: LogStore>(
     let (db, deadline) = (db.clone(), deadline.clone());
     Box::pin(async move {
         let asked = Instant::now();
-        let advance = db.call(write).await?;
+        let advance = db.call_within(deadline.ttl(), write).await?;
         if advance == Advance::Done {
             deadline.renewed(asked);
         }
@@ -31,7 +31,7 @@ pub(crate) fn fenced<C: LogStore>(
 
 /// What is held, and whether the cursor is paused.
 pub(crate) async fn load<C: LogStore>(db: Db<C>, settings: Arc<Settings>) -> DbResult<Known> {
-    db.call(move |conn| {
+    db.call_within(settings.lease, move |conn| {
         let cursor = &settings.cursor;
         let (keys, held) = (conn.held_keys(cursor)?, conn.count_held(cursor)?);
         Ok(Known { keys, held, paused: conn.paused(cursor)? })

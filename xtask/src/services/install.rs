@@ -22,6 +22,10 @@ pub(crate) enum Need {
     Libpq,
     /// The connection pooler, which tests start for themselves.
     PgBouncer,
+    /// The library that shows a program another time of day.
+    FakeTime,
+    /// The program that makes certificates.
+    OpenSsl,
 }
 
 impl Need {
@@ -31,6 +35,8 @@ impl Need {
             Self::RabbitMq => "rabbitmq-server",
             Self::Libpq => "libpq-dev",
             Self::PgBouncer => "pgbouncer",
+            Self::FakeTime => "faketime",
+            Self::OpenSsl => "openssl",
         }
     }
 
@@ -52,6 +58,8 @@ impl Need {
                 "PgBouncer 1.18 or later (Debian, Ubuntu, Fedora: pgbouncer; macOS: brew install \
                  pgbouncer)"
             }
+            Self::FakeTime => "libfaketime (Debian, Ubuntu: faketime; Fedora: libfaketime)",
+            Self::OpenSsl => "the openssl program (everywhere: openssl)",
         }
     }
 
@@ -61,6 +69,8 @@ impl Need {
             Self::RabbitMq => rabbitmq().is_some(),
             Self::Libpq => libpq(),
             Self::PgBouncer => pgbouncer(),
+            Self::FakeTime => faketime(),
+            Self::OpenSsl => on_path("openssl").is_some(),
         }
     }
 }
@@ -185,6 +195,16 @@ fn direct(dir: &Path) -> bool {
 }
 
 /// Debian has it outside of an ordinary user's path; the tests look in the same places.
+fn faketime() -> bool {
+    let places = ["x86_64-linux-gnu/faketime", "aarch64-linux-gnu/faketime"]
+        .map(|place| format!("/usr/lib/{place}"));
+    places
+        .iter()
+        .map(String::as_str)
+        .chain(["/usr/lib64/faketime"])
+        .any(|folder| Path::new(folder).join("libfaketime.so.1").is_file())
+}
+
 fn pgbouncer() -> bool {
     on_path("pgbouncer").is_some() || Path::new("/usr/sbin/pgbouncer").is_file()
 }

@@ -6,8 +6,9 @@ use crate::config::Log;
 pub(crate) fn init(log: &Log) -> Result<()> {
     let text = log.filter.as_deref().unwrap_or("info");
     // The AMQP client logs returned messages with their payload, and at finer levels the login:
-    // whoever wants that has to name it.
-    let safe = if text.contains("lapin") { text.to_owned() } else { format!("{text},lapin=error") };
+    // whoever wants that has to name it. What it says of lost
+    // connections the transport says too, once.
+    let safe = if text.contains("lapin") { text.to_owned() } else { format!("{text},lapin=off") };
     let filter =
         EnvFilter::try_new(safe).with_context(|| format!("log filter {text:?} cannot be read"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
