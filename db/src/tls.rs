@@ -141,8 +141,7 @@ mod tests {
     fn permission_and_files_are_given_by_name() {
         let remote = "postgres://u:canary@db.internal/db?sslmode=disable";
         assert_eq!(full(remote, |settings| settings.allow_plaintext = true, &[]), "disable");
-        let settings =
-            Settings { ca_file: Some("/etc/ca's.pem".into()), ..Settings::default() };
+        let settings = Settings { ca_file: Some("/etc/ca's.pem".into()), ..Settings::default() };
         for address in ["postgres://h/db", "host=h"] {
             let mut info = Conninfo::parse(address).expect("readable");
             apply(&mut info, &settings, address, &|_| None).expect("verifies");

@@ -33,6 +33,10 @@ impl Breaker {
 
     /// Notes how so many new messages fared.
     pub(crate) fn note(&mut self, confirmed: u64, refused: u64, settings: &Settings) {
+        // What was in flight when it opened tells nothing of how it is later.
+        if matches!(self.state, State::Open { .. }) {
+            return;
+        }
         self.tried += confirmed + refused;
         self.refused += refused;
         match self.state {

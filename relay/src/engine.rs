@@ -1,5 +1,6 @@
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use db::{CallError, Class, Db, classify};
@@ -27,6 +28,7 @@ pub struct Relay<C: AdminStore> {
     settings: Arc<Settings>,
     counters: Counters,
     status: Status,
+    purged_to: Arc<AtomicI64>,
 }
 
 /// A relay whose settings are not checked yet.
@@ -182,6 +184,9 @@ impl<C: AdminStore> Relay<C> {
             (SessionEnd::LeaseLost | SessionEnd::LeaseExpired, _) => {
                 Err(RelayError::LeaseLost { cursor: cursor() })
             }
+            (SessionEnd::CircuitOpen(circuit), _) => {
+                Err(RelayError::CircuitOpen { circuit: circuit.as_str() })
+            }
             (SessionEnd::Stalled(after), _) => Err(RelayError::Unavailable(stalled(after))),
             (SessionEnd::Broker(error), _) => Err(RelayError::Unavailable(error)),
             (SessionEnd::Database(error), _) => Err(RelayError::Database(error)),
@@ -259,6 +264,7 @@ impl<C: AdminStore> Relay<C> {
             lanes,
             until,
             flow: Flow::from(position),
+            purged_to: self.purged_to.clone(),
         })
     }
 
@@ -274,7 +280,7 @@ impl<C: AdminStore> Relay<C> {
         self.status.broker(self.publisher.health());
         let (ended, release) = match &end {
             SessionEnd::Shutdown => (Ended::Shutdown, true),
-            SessionEnd::Drained => (Ended::Drained, true),
+            SessionEnd::Drained | SessionEnd::CircuitOpen(_) => (Ended::Drained, true),
             // What lanes have sent may still be on its way: the lease runs out in its own time.
             SessionEnd::ShutdownForced => (Ended::ShutdownForced, false),
             SessionEnd::Broker(_) => (Ended::BrokerUnavailable, true),
@@ -297,7 +303,9 @@ impl<C: AdminStore> Relay<C> {
     fn judge(&self, end: SessionEnd, ever_connected: bool) -> Result<After, RelayError> {
         let cursor = &self.settings.cursor;
         match end {
-            SessionEnd::Shutdown | SessionEnd::Drained => Ok(After::Stop),
+            SessionEnd::Shutdown | SessionEnd::Drained | SessionEnd::CircuitOpen(_) => {
+                Ok(After::Stop)
+            }
             SessionEnd::ShutdownForced => {
                 Err(RelayError::Unsettled { after: self.settings.shutdown_timeout })
             }
@@ -357,7 +365,7 @@ enum Opening {
     Failed(SessionEnd),
 }
 
-fn is_fatal(error: &CallError<Error>) -> bool {
+pub(crate) fn is_fatal(error: &CallError<Error>) -> bool {
     matches!(error, CallError::Work(error) if matches!(classify(error), Class::Schema | Class::Denied | Class::Pooler))
 }
 
@@ -395,6 +403,7 @@ impl<C: AdminStore> RelayBuilder<C> {
         }
         let counters = Counters::new(&settings.cursor);
         let status = Status::default();
-        Ok(Relay { db, publisher, settings: Arc::new(settings), counters, status })
+        let purged_to = Arc::default();
+        Ok(Relay { db, publisher, settings: Arc::new(settings), counters, status, purged_to })
     }
 }

@@ -25,6 +25,15 @@ pub enum RelayError {
         /// How long was waited.
         after: std::time::Duration,
     },
+    /// Nothing more is handed on for the moment. Only from
+    /// [`Relay::run_once`](crate::Relay::run_once); `run` waits.
+    #[error(
+        "nothing more is handed on for the moment ({circuit}): too large a share of the messages was refused, or too many are held; `relay holds list` shows why"
+    )]
+    CircuitOpen {
+        /// The state of the circuit.
+        circuit: &'static str,
+    },
     /// There is no cursor of the name the settings give.
     #[error(
         "there is no cursor {cursor:?}; check the name, or add it with `relay cursors add {cursor}`: a new one hands on the whole log, or what comes from now on"
@@ -53,7 +62,7 @@ pub enum RelayError {
     SchemaChanged(#[source] Error),
     /// The relay's role may not do its work.
     #[error(
-        "the database role lacks a right: {0}; grant SELECT on counterfoil_schema, outbox_messages and its sequence, SELECT and UPDATE on outbox_cursors, and SELECT, INSERT, UPDATE and DELETE on outbox_holds; `relay roles` makes a role with these"
+        "the database role lacks a right: {0}; grant SELECT on counterfoil_schema, outbox_messages and its sequence, SELECT and UPDATE on outbox_cursors, SELECT, INSERT, UPDATE and DELETE on outbox_holds, and with a retention DELETE on outbox_messages; `relay roles` makes a role with these"
     )]
     Denied(#[source] Error),
     /// The address leads to a transaction pooler, and the relay was not told.

@@ -44,7 +44,6 @@ pub(crate) struct Flow {
     pub(crate) stopping: bool,
     pub(crate) exhausted: bool,
     pub(crate) empty_reads: u32,
-    pub(crate) purged_to: i64,
     /// When the last read began.
     pub(crate) read_at: Timer,
     pub(crate) next_read: Timer,
@@ -52,6 +51,7 @@ pub(crate) struct Flow {
     pub(crate) next_look: Timer,
     pub(crate) next_load: Timer,
     pub(crate) next_purge: Timer,
+    pub(crate) next_purge_round: Timer,
     pub(crate) next_tick: Timer,
     pub(crate) totals: Totals,
 }
@@ -104,13 +104,13 @@ impl Flow {
             stopping: false,
             exhausted: false,
             empty_reads: 0,
-            purged_to: 0,
             read_at: now,
             next_read: now,
             next_renewal: now,
             next_look: now,
             next_load: now,
             next_purge: now,
+            next_purge_round: now + std::time::Duration::from_secs(3_600),
             next_tick: now,
             totals: Totals::default(),
         }

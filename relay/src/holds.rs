@@ -42,6 +42,8 @@ pub(crate) struct Tried {
     /// Keys that were added to the held ones on the way.
     pub(crate) keys: Vec<String>,
     pub(crate) confirmed: u64,
+    /// Those of the confirmed ones that counted as held.
+    pub(crate) counted: u64,
 }
 
 impl Round {
@@ -81,13 +83,18 @@ impl Round {
         batch.holds.extend(changed);
         counters.held(&batch.holds);
         let confirmed = batch.confirmed.len() as u64;
+        let counts = |seq: &&i64| {
+            let reason = known.get(seq).map(|known| known.reason);
+            !matches!(reason, Some(HoldReason::Delayed | HoldReason::Behind))
+        };
+        let counted = batch.confirmed.iter().filter(counts).count() as u64;
         let results = batch
             .confirmed
             .into_iter()
             .map(|seq| Held::Published { seq })
             .chain(batch.holds.into_iter().map(Held::Still))
             .collect();
-        Ok(Tried { results, keys: batch.keys, confirmed })
+        Ok(Tried { results, keys: batch.keys, confirmed, counted })
     }
 }
 

@@ -2,16 +2,18 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use db::{CallError, Db};
 use diesel::result::Error;
 use outbox::admin::{AdminStore, Purged};
-use outbox::reader::{Advance, Chunk, HoldReason, Lease, ReadLimit, Settled};
+use outbox::reader::{Advance, Chunk, Hold, HoldReason, Lease, ReadLimit, Settled};
 use tokio::time::{Instant as Timer, sleep_until};
 use transport::{Health, Publisher};
 
 use crate::breaker::PROBE_ROWS;
+use crate::engine::is_fatal;
 use crate::flow::{Answered, DbResult, Flow, InFlight, Known, answered, done};
 use crate::holds::{Look, Round, Tried, look};
 use crate::lanes::{LaneEnd, Lanes, Rules};
@@ -30,6 +32,8 @@ pub(crate) enum SessionEnd {
     ShutdownForced,
     /// There was no more to read (only when asked to drain).
     Drained,
+    /// Nothing more is handed on for the moment (only when asked to drain).
+    CircuitOpen(Circuit),
     /// A write found the epoch raised or another timeline: the lease is not ours any more.
     LeaseLost,
     /// By our own clock the lease may have ended; nothing was published after that.
@@ -59,12 +63,16 @@ pub(crate) struct Session<C: AdminStore> {
     pub(crate) lanes: Lanes,
     pub(crate) until: Until,
     pub(crate) flow: Flow,
+    /// How far the purge has come, in this session and the ones before it.
+    pub(crate) purged_to: Arc<AtomicI64>,
 }
 
 /// How often the loop looks up when nothing happens.
 const TICK: Duration = Duration::from_secs(1);
 /// How often what is held is loaded again while there is some: an operator may have decided.
 const RELOAD: Duration = Duration::from_secs(5);
+/// How often the purge begins at the oldest message again.
+const PURGE_ROUND: Duration = Duration::from_secs(3_600);
 /// How often the purge looks for more when it was through.
 const PURGE_PAUSE: Duration = Duration::from_secs(60);
 
@@ -85,6 +93,9 @@ impl<C: AdminStore> Session<C> {
                 let through = self.flow.exhausted && self.flow.known;
                 if self.until == Until::Drained && (through || self.flow.paused) {
                     return SessionEnd::Drained;
+                }
+                if let (Until::Drained, Some(circuit)) = (self.until, may.open) {
+                    return SessionEnd::CircuitOpen(circuit);
                 }
             }
             let lease_end = Timer::from_std(self.rules.deadline.ends());
@@ -136,7 +147,7 @@ impl<C: AdminStore> Session<C> {
         let flow = &mut self.flow;
         let record = !flow.recording_something();
         if flow.stopping {
-            return May { record, read: false, look: false };
+            return May { record, read: false, look: false, open: None };
         }
         let circuit = flow.breaker.circuit(now, flow.held, &self.settings);
         self.rules.status.circuit(circuit);
@@ -168,7 +179,7 @@ impl<C: AdminStore> Session<C> {
         if let (Some(retention), true) =
             (self.settings.retention, flow.purging.is_none() && now >= flow.next_purge)
         {
-            let (from, rows) = (flow.purged_to, self.settings.purge_rows);
+            let (from, rows) = (self.purged_to.load(Ordering::Relaxed), self.settings.purge_rows);
             let db = self.db.clone();
             flow.purging = Some(Box::pin(async move {
                 db.call_within(lease, move |conn| conn.purge(retention, from, rows)).await
@@ -178,6 +189,7 @@ impl<C: AdminStore> Session<C> {
             record,
             read: could_read && flow.reading.is_none(),
             look: could_look && flow.looking.is_none(),
+            open: (flow.known && chunks == 0).then_some(circuit),
         }
     }
 
@@ -200,7 +212,7 @@ impl<C: AdminStore> Session<C> {
         } else if !flow.stopping
             && now >= flow.next_load
             && flow.retrying.is_none()
-            && (!flow.known || self.rules.held_keys.any())
+            && (!flow.known || flow.held > 0 || self.rules.held_keys.any())
         {
             flow.next_load = now + RELOAD;
             flow.loading = Some(Box::pin(load(self.db.clone(), self.settings.clone())));
@@ -263,7 +275,9 @@ impl<C: AdminStore> Session<C> {
         flow.breaker.note(confirmed, batch.refused, &self.settings);
         flow.totals.confirmed += confirmed;
         flow.totals.held += holds.len() as u64;
-        flow.held += holds.iter().filter(|hold| hold.reason != HoldReason::Delayed).count() as u64;
+        let counts =
+            |hold: &&Hold| !matches!(hold.reason, HoldReason::Delayed | HoldReason::Behind);
+        flow.held += holds.iter().filter(counts).count() as u64;
         flow.recording = keys;
         flow.next_renewal = Timer::now() + self.settings.lease / 3;
         let lease = self.lease.clone();
@@ -300,7 +314,17 @@ impl<C: AdminStore> Session<C> {
     }
 
     fn on_look(&mut self, look: DbResult<Look>) -> Result<(), SessionEnd> {
-        let Look { paused, due } = look.map_err(SessionEnd::Database)?;
+        let Look { paused, due } = match look {
+            Ok(look) => look,
+            // Slow, as over the remains of many held messages that vacuum may not clear away yet: what is
+            // new goes on.
+            Err(error @ CallError::TimedOut { .. }) => {
+                tracing::warn!(%error, "held messages could not be looked up; later again");
+                self.flow.next_look = Timer::now() + self.settings.lease;
+                return Ok(());
+            }
+            Err(error) => return Err(SessionEnd::Database(error)),
+        };
         self.pause(paused);
         if due.is_empty() || self.flow.stopping {
             return Ok(());
@@ -317,7 +341,7 @@ impl<C: AdminStore> Session<C> {
         if tried.confirmed > 0 {
             // The next messages of each key come due at once.
             self.flow.next_look = Timer::now();
-            self.flow.held = self.flow.held.saturating_sub(tried.confirmed);
+            self.flow.held = self.flow.held.saturating_sub(tried.counted);
         }
         self.flow.tried = Some(tried);
         Ok(())
@@ -335,12 +359,26 @@ impl<C: AdminStore> Session<C> {
     }
 
     fn on_purged(&mut self, purged: DbResult<Purged>) -> Result<(), SessionEnd> {
-        let Purged { deleted, next, done } = purged.map_err(SessionEnd::Database)?;
+        let now = Timer::now();
+        let Purged { deleted, next, done } = match purged {
+            Ok(purged) => purged,
+            Err(error) if is_fatal(&error) => return Err(SessionEnd::Database(error)),
+            // Housekeeping: what is in flight is not given up over it.
+            Err(error) => {
+                tracing::warn!(%error, "old messages could not be deleted; later again");
+                self.flow.next_purge = now + PURGE_PAUSE;
+                return Ok(());
+            }
+        };
         self.counters.purged(deleted);
-        // From the beginning again now and then: what was held is passed, and may be free later.
         let flow = &mut self.flow;
-        flow.purged_to = if done && deleted == 0 { 0 } else { next };
-        flow.next_purge = Timer::now() + if done { PURGE_PAUSE } else { self.settings.poll_busy };
+        self.purged_to.store(next, Ordering::Relaxed);
+        if done && now >= flow.next_purge_round {
+            // From the beginning again now and then: what was held is passed, and may be free later.
+            flow.next_purge_round = now + PURGE_ROUND;
+            self.purged_to.store(0, Ordering::Relaxed);
+        }
+        flow.next_purge = now + if done { PURGE_PAUSE } else { self.settings.poll_busy };
         Ok(())
     }
 
@@ -370,6 +408,8 @@ struct May {
     record: bool,
     read: bool,
     look: bool,
+    /// Set while the circuit lets nothing through.
+    open: Option<Circuit>,
 }
 
 fn on_renewed(renewed: DbResult<Advance>) -> Result<(), SessionEnd> {

@@ -58,8 +58,9 @@ pub struct Settings {
     /// How long nothing new is handed on after the share was passed; then a few messages show whether
     /// they are still refused. Default 1 s doubling to 30 s.
     pub circuit_pause: Backoff,
-    /// Messages held, those that only wait for their time not counted, from which on nothing new is
-    /// handed on. Default 100,000. Bounds the relay's memory for their ordering keys too.
+    /// Messages held, those that only wait for their time or behind another of their key not counted,
+    /// from which on nothing new is handed on. Default 100,000. Bounds the relay's memory for their
+    /// ordering keys too.
     pub max_holds: u64,
     /// How long messages may be in flight without any of them being settled before the session is
     /// given up and begun anew. Default 60 s; more than the publish timeout. A broker that says that it

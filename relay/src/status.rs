@@ -90,7 +90,8 @@ pub struct Report {
     pub last_error: Option<String>,
     /// Messages read and not yet settled.
     pub in_flight: usize,
-    /// Messages held, those that only wait for their time not counted, as far as this holder knows.
+    /// Messages held, those that only wait for their time or behind another of their key not counted,
+    /// as far as this holder knows.
     pub held: u64,
     /// How long ago the loop last turned. It turns at least once a second; much more means that the
     /// process is stuck.

@@ -13,6 +13,7 @@ DROP TABLE outbox_audit;
 DROP TRIGGER outbox_holds_release_on_insert ON outbox_holds;
 DROP TRIGGER outbox_holds_release_on_delete ON outbox_holds;
 DROP FUNCTION outbox_release_first();
+DROP INDEX outbox_holds_held;
 DROP INDEX outbox_holds_due;
 CREATE INDEX outbox_holds_due ON outbox_holds (cursor, not_before, seq) WHERE state = 'waiting';
 DROP INDEX outbox_holds_key;

@@ -35,12 +35,18 @@ DROP INDEX outbox_holds_key;
 CREATE INDEX outbox_holds_key ON outbox_holds (cursor, ordering_key, seq)
     WHERE ordering_key IS NOT NULL AND reason <> 'delayed';
 
+-- What counts against the bound of a relay. Beside any number of delayed ones.
+CREATE INDEX outbox_holds_held ON outbox_holds (cursor) WHERE reason <> 'delayed' AND reason <> 'behind';
+
 -- The first message of a key never waits behind another: when what was in front of it is gone, by
 -- whatever hand, or never got there, it comes due.
 CREATE FUNCTION outbox_release_first() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
+    -- The lock that a relay's writes take first: of two transactions that cross, one sees what the other did.
+    PERFORM FROM outbox_cursors c WHERE c.name IN (SELECT touched.cursor FROM touched)
+        ORDER BY c.name FOR NO KEY UPDATE;
     UPDATE outbox_holds waiting SET reason = 'released', not_before = clock_timestamp()
     FROM (SELECT DISTINCT touched.cursor, touched.ordering_key FROM touched
           WHERE touched.ordering_key IS NOT NULL AND touched.reason <> 'delayed') key

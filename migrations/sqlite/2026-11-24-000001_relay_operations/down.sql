@@ -4,6 +4,7 @@ DROP TRIGGER outbox_holds_release_on_insert;
 DROP TRIGGER outbox_holds_release_on_delete;
 UPDATE outbox_holds SET reason = 'behind' WHERE reason = 'released';
 ALTER TABLE outbox_holds RENAME TO outbox_holds_before;
+DROP INDEX outbox_holds_held;
 DROP INDEX outbox_holds_due;
 DROP INDEX outbox_holds_key;
 CREATE TABLE outbox_holds (

@@ -49,6 +49,9 @@ CREATE INDEX outbox_holds_due ON outbox_holds (cursor, not_before, seq) WHERE st
 CREATE INDEX outbox_holds_key ON outbox_holds (cursor, ordering_key, seq)
     WHERE ordering_key IS NOT NULL AND reason <> 'delayed';
 
+-- What counts against the bound of a relay. Beside any number of delayed ones.
+CREATE INDEX outbox_holds_held ON outbox_holds (cursor) WHERE reason <> 'delayed' AND reason <> 'behind';
+
 -- The first message of a key never waits behind another: when what was in front of it is gone, by
 -- whatever hand, or never got there, it comes due.
 CREATE TRIGGER outbox_holds_release_on_delete AFTER DELETE ON outbox_holds

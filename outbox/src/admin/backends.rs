@@ -41,6 +41,7 @@ macro_rules! on_store {
             fn vitals(within: Duration) -> QueryResult<Vitals> = gauges;
             fn facts() -> QueryResult<Facts> = facts;
             fn foreign(name: &str) -> QueryResult<Option<Foreign>> = cursor;
+            fn fence() -> QueryResult<Option<String>> = rebase;
             fn mark_piece(from: i64) -> QueryResult<(u64, Option<i64>)> = rebase;
             fn rebase(order: &Order) -> Result<Rebased, AdminError> = rebase;
             fn exchanges(cursor: &str, rows: u32) -> QueryResult<Vec<String>> = facts;

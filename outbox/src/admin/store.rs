@@ -153,6 +153,14 @@ pub trait AdminStore: LogStore {
     /// What the database said.
     fn foreign(&mut self, cursor: &str) -> QueryResult<Option<Foreign>>;
 
+    /// Keeps every relay out until [`rebase`](Self::rebase) is through; to be called before it and
+    /// before [`mark_piece`](Self::mark_piece). A relay that holds a cursor of this cluster is named instead,
+    /// and nothing is changed.
+    ///
+    /// # Errors
+    /// What the database said.
+    fn fence(&mut self) -> QueryResult<Option<String>>;
+
     /// The first part of making a restored or copied database its own, in bounded pieces while
     /// producers go on: gives the next rows behind the place `from` that no cursor has still to hand on
     /// out of order a number that means nothing. Returns how many changed and where the next piece starts, if there

@@ -59,7 +59,8 @@ pub trait LogStore: Backend + migrations::Migrate {
     /// What the database said.
     fn held_keys(&mut self, cursor: &str) -> QueryResult<Vec<String>>;
 
-    /// How many messages are held, those that only wait for their time not counted.
+    /// How many messages are held, those that only wait for their time or behind another
+    /// of their key not counted.
     ///
     /// # Errors
     /// What the database said.

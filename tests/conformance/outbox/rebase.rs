@@ -3,7 +3,7 @@
 
 use diesel::connection::SimpleConnection;
 use outbox::admin::{AdminStore, NewCursor, Order, Rebased, Start};
-use outbox::reader::{Claim, Filter};
+use outbox::reader::{Claim, Filter, LogStore};
 use support::database::Database;
 use support::events::Fact;
 
@@ -35,6 +35,8 @@ fn restored() -> Database {
 }
 
 fn rebase(conn: &mut impl AdminStore, order: &Order) -> Rebased {
+    assert_eq!(conn.fence().expect("asks"), None, "the holders are another cluster's");
+    assert!(conn.foreign("relay").expect("asks").is_some(), "kept out until it is through");
     let mut from = Some(0);
     while let Some(place) = from {
         from = conn.mark_piece(place).expect("marks").1;
@@ -131,4 +133,13 @@ fn a_dry_run_changes_nothing() {
     assert_eq!(rebased, Rebased { cursors: 3, late: 2, pending: 2 });
     assert!(conn.foreign("relay").expect("asks").is_some());
     assert_eq!(conn.audit(10).expect("reads").iter().filter(|e| e.action == "rebase").count(), 0);
+}
+
+#[test]
+fn a_relay_that_works_here_is_not_rebased_under_its_feet() {
+    let database = Database::postgres();
+    let mut conn = database.pg();
+    let (lease, _) = super::claim(&mut conn, "me", TTL);
+    assert_eq!(conn.fence().expect("asks").as_deref(), Some("me"));
+    assert_eq!(conn.renew(&lease).expect("writes"), outbox::reader::Advance::Done);
 }

@@ -130,13 +130,15 @@ pub(crate) fn claim(
 
 fn find(conn: &mut PgConnection, cursor: &str) -> QueryResult<Option<Found>> {
     // Visible rows of transactions that have not begun cannot be this cluster's. Passing them would
-    // hand them on again and again until its counter has caught up.
+    // hand them on again and again until its counter has caught up. The last one by the index, not
+    // EXISTS: without statistics the planner expects one in the first rows, and reads all of the log.
     diesel::sql_query(
         "SELECT system_id AS stored, (SELECT system_identifier::text FROM pg_control_system()) AS here,
                 timeline AS stored_timeline, coalesce(late_snapshot, snapshot)::text AS snapshot,
                 greatest(pg_snapshot_xmax(snapshot), pg_snapshot_xmax(coalesce(late_snapshot, snapshot)))
                     > pg_snapshot_xmax(pg_current_snapshot()) AS snapshot_ahead,
-                EXISTS (SELECT FROM outbox_messages WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())) AS rows_ahead
+                coalesce((SELECT xid FROM outbox_messages ORDER BY xid DESC LIMIT 1)
+                             >= pg_snapshot_xmax(pg_current_snapshot()), false) AS rows_ahead
          FROM outbox_cursors WHERE name = $1",
     )
     .bind::<Text, _>(cursor)

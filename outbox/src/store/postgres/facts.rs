@@ -86,7 +86,8 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
     let xids: Xids = diesel::sql_query(
         "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next,
                 max(greatest(pg_snapshot_xmax(snapshot)::text::bigint, pg_snapshot_xmax(late_snapshot)::text::bigint)) AS highest,
-                EXISTS (SELECT FROM outbox_messages WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())) AS rows_ahead
+                coalesce((SELECT xid FROM outbox_messages ORDER BY xid DESC LIMIT 1)
+                             >= pg_snapshot_xmax(pg_current_snapshot()), false) AS rows_ahead
          FROM outbox_cursors",
     )
     .get_result(conn)?;

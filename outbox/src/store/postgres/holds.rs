@@ -50,7 +50,6 @@ pub(crate) fn due(
         .sql(
             "), due AS (
                  SELECT seq, attempts, reason, not_before, head, blocked FROM heads
-                 WHERE NOT blocked OR reason = 'delayed'
                  UNION ALL
                  SELECT f.seq, f.attempts, f.reason, h.not_before, h.head, false
                  FROM heads h CROSS JOIN LATERAL (
@@ -144,10 +143,10 @@ pub(crate) fn held_keys(conn: &mut PgConnection, cursor: &str) -> QueryResult<Ve
     Ok(keys.into_iter().map(|key| key.ordering_key).collect())
 }
 
-/// How many messages are held, those that only wait for their time not counted.
+/// How many messages are held, those that only wait for their time or behind another not counted.
 pub(crate) fn count_held(conn: &mut PgConnection, cursor: &str) -> QueryResult<u64> {
     let count: Count = diesel::sql_query(
-        "SELECT count(*) AS count FROM outbox_holds WHERE cursor = $1 AND reason <> 'delayed'",
+        "SELECT count(*) AS count FROM outbox_holds WHERE cursor = $1 AND reason <> 'delayed' AND reason <> 'behind'",
     )
     .bind::<Text, _>(cursor)
     .get_result(conn)?;

@@ -43,6 +43,16 @@ macro_rules! sized {
     };
 }
 
+/// The rows of one transaction `x` behind a place, by the index on xid and place. As comparisons of
+/// pairs: of `xid = x.xid` the planner believes, where one transaction wrote most of the log, that it finds many on a
+/// walk over the primary key, and walks all of it for none.
+macro_rules! of_one {
+    () => {
+        " CROSS JOIN LATERAL (
+             SELECT m.seq FROM outbox_messages m WHERE (m.xid, m.seq) > (x.xid, "
+    };
+}
+
 fn step(
     conn: &mut PgConnection,
     from: &Position,
@@ -63,12 +73,16 @@ fn step(
                  SELECT pg_current_snapshot() AS now, (SELECT last_value FROM outbox_messages_seq_seq) AS last
              ), late AS MATERIALIZED (
                  SELECT seq FROM (
-                     SELECT seq FROM outbox_messages
-                     WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(",
+                     SELECT o.seq FROM (SELECT pg_snapshot_xip(",
         )
         .bind::<Text, _>(&from.snapshot)
-        .sql("::text::pg_snapshot) EXCEPT SELECT pg_snapshot_xip(now) FROM s)) AND seq <= ")
+        .sql(concat!("::text::pg_snapshot) AS xid EXCEPT SELECT pg_snapshot_xip(now) FROM s) x", of_one!()))
+        .bind::<BigInt, _>(0)
+        .sql(") AND (m.xid, m.seq) <= (x.xid, ")
         .bind::<BigInt, _>(from.seq)
+        .sql(") ORDER BY m.xid, m.seq LIMIT ")
+        .bind::<BigInt, _>(rows)
+        .sql(") o")
         .sql(" UNION ALL SELECT seq FROM outbox_messages WHERE xid >= pg_snapshot_xmax(")
         .bind::<Text, _>(&from.snapshot)
         .sql("::text::pg_snapshot) AND seq <= ")
@@ -144,11 +158,10 @@ fn late_piece(
             "::bigint AS upto), found AS MATERIALIZED (
                  SELECT o.seq FROM (
                      SELECT pg_snapshot_xip(was) AS xid FROM p EXCEPT SELECT pg_snapshot_xip(late) FROM p
-                 ) x CROSS JOIN LATERAL (
-                     SELECT m.seq FROM outbox_messages m
-                     WHERE m.xid = x.xid AND m.seq > (SELECT after FROM p) AND m.seq <= (SELECT upto FROM p)
-                     ORDER BY m.seq LIMIT ",
+                 ) x",
         )
+        .sql(concat!(of_one!(), "(SELECT after FROM p)) AND (m.xid, m.seq) <= (x.xid, (SELECT upto FROM p))
+                     ORDER BY m.xid, m.seq LIMIT "))
         .bind::<BigInt, _>(rows)
         .sql(
             ") o

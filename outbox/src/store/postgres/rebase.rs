@@ -17,7 +17,7 @@
 
 use diesel::pg::PgConnection;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool};
+use diesel::sql_types::{BigInt, Bool, Text};
 
 use crate::admin::{AdminError, Order, Rebased};
 use crate::store::postgres::admin::audit;
@@ -33,6 +33,12 @@ struct Marked {
     upto: i64,
     #[diesel(sql_type = Bool)]
     done: bool,
+}
+
+#[derive(QueryableByName)]
+struct Holder {
+    #[diesel(sql_type = Text)]
+    owner: String,
 }
 
 #[derive(QueryableByName)]
@@ -55,6 +61,31 @@ macro_rules! late_for {
                       AND pg_visible_in_snapshot(m.xid, c.late_snapshot)))
              OR coalesce(m.created_at > c.advanced_at, false)))"
     };
+}
+
+/// Keeps every relay out, before the first row is renumbered: one that reads on by the numbers of before would
+/// miss what is renumbered under it, and a cursor left so by an interruption is refused as another
+/// cluster's. Tells who holds a cursor of this cluster, and then has changed nothing.
+pub(crate) fn fence(conn: &mut PgConnection) -> QueryResult<Option<String>> {
+    conn.transaction(|conn| {
+        let holder: Option<Holder> = diesel::sql_query(
+            "SELECT owner FROM outbox_cursors
+             WHERE lease_until > clock_timestamp() AND owner IS NOT NULL
+               AND system_id = (SELECT system_identifier::text FROM pg_control_system())
+             ORDER BY name LIMIT 1 FOR NO KEY UPDATE",
+        )
+        .get_result(conn)
+        .optional()?;
+        if let Some(holder) = holder {
+            return Ok(Some(holder.owner));
+        }
+        diesel::sql_query(
+            "UPDATE outbox_cursors SET epoch = epoch + 1, owner = NULL, lease_until = NULL,
+                 system_id = '(rebase under way)', timeline = 0",
+        )
+        .execute(conn)?;
+        Ok(None)
+    })
 }
 
 /// Gives the next rows behind `from` that are late for no cursor the number that is always visible.

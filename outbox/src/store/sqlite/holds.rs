@@ -22,19 +22,19 @@ struct Count {
     count: i64,
 }
 
-type HeldRow = (i32, String, bool, Row);
-
-/// What is selected of a hold `h` and its message `m`, up to the condition.
-macro_rules! held {
-    ($blocked:literal) => {
-        concat!(
-            "SELECT h.attempts, h.reason, ",
-            $blocked,
-            ", m.seq, true, ",
-            columns!(),
-            " FROM outbox_holds h JOIN outbox_messages m USING (seq) WHERE h.cursor = "
-        )
-    };
+/// A hold without its message, which may be large.
+#[derive(QueryableByName)]
+struct Candidate {
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+    #[diesel(sql_type = Integer)]
+    attempts: i32,
+    #[diesel(sql_type = Text)]
+    reason: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    ordering_key: Option<String>,
+    #[diesel(sql_type = Bool)]
+    blocked: bool,
 }
 
 /// Held messages whose time has come, each that heads its key with those behind it, as far as there is
@@ -44,37 +44,34 @@ pub(crate) fn due(
     cursor: &str,
     limit: ReadLimit,
 ) -> QueryResult<Vec<Due>> {
-    let query = diesel::dsl::sql::<(Integer, Text, Bool, RowSql)>(held!(
-        "h.ordering_key IS NOT NULL AND EXISTS (
-             SELECT 1 FROM outbox_holds e
-             WHERE e.cursor = h.cursor AND e.ordering_key = h.ordering_key AND e.ordering_key IS NOT NULL
-               AND e.reason <> 'delayed'
-               AND (h.reason = 'delayed' OR (e.seq < h.seq AND e.reason <> 'behind')))"
+    let heads: Vec<Candidate> = diesel::sql_query(concat!(
+        "SELECT h.seq, h.attempts, h.reason, h.ordering_key,
+                h.ordering_key IS NOT NULL AND EXISTS (
+                    SELECT 1 FROM outbox_holds e
+                    WHERE e.cursor = h.cursor AND e.ordering_key = h.ordering_key AND e.ordering_key IS NOT NULL
+                      AND e.reason <> 'delayed'
+                      AND (h.reason = 'delayed' OR (e.seq < h.seq AND e.reason <> 'behind'))) AS blocked
+         FROM outbox_holds h
+         WHERE h.cursor = ?1 AND h.state = 'waiting' AND h.reason <> 'behind' AND h.not_before <= ",
+        now!(),
+        " ORDER BY h.not_before, h.seq LIMIT ?2"
     ))
     .bind::<Text, _>(cursor)
-    .sql(concat!(
-        " AND h.state = 'waiting' AND h.reason <> 'behind' AND h.not_before <= ",
-        now!(),
-        " ORDER BY h.not_before, h.seq LIMIT "
-    ))
-    .bind::<BigInt, _>(i64::from(limit.rows));
-    let heads: Vec<HeldRow> = query.load(conn)?;
-    let mut due: Vec<Due> = Vec::new();
-    let mut bytes = 0;
-    for (attempts, reason, blocked, row) in heads {
-        let head = as_due(attempts, &reason, blocked, row);
-        let delayed = head.reason == HoldReason::Delayed;
-        if blocked && !delayed {
-            continue;
-        }
-        let behind = match &head.entry.message.ordering_key {
-            Some(key) if !delayed => run(conn, cursor, key, head.entry.seq)?,
+    .bind::<BigInt, _>(i64::from(limit.rows))
+    .load(conn)?;
+    let (mut due, mut bytes): (Vec<Due>, u64) = (Vec::new(), 0);
+    for head in heads {
+        let behind = match &head.ordering_key {
+            Some(key) if !head.blocked && head.reason != "delayed" => {
+                run(conn, cursor, key, head.seq)?
+            }
             Some(_) | None => Vec::new(),
         };
-        for each in std::iter::once(head).chain(behind) {
+        for candidate in std::iter::once(head).chain(behind) {
             if due.len() >= limit.rows as usize || bytes >= limit.bytes {
                 return Ok(due);
             }
+            let Some(each) = with_message(conn, candidate)? else { continue };
             bytes += each.entry.message.payload.len() as u64 + ReadLimit::ROW_OVERHEAD;
             due.push(each);
         }
@@ -82,37 +79,45 @@ pub(crate) fn due(
     Ok(due)
 }
 
-fn run(conn: &mut SqliteConnection, cursor: &str, key: &str, head: i64) -> QueryResult<Vec<Due>> {
-    let query = diesel::dsl::sql::<(Integer, Text, Bool, RowSql)>(held!("false"))
-        .bind::<Text, _>(cursor)
-        .sql(" AND h.ordering_key IS NOT NULL AND h.reason <> 'delayed' AND h.reason = 'behind' AND h.state = 'waiting' AND h.ordering_key = ")
-        .bind::<Text, _>(key)
-        .sql(" AND h.seq > ")
-        .bind::<BigInt, _>(head)
-        .sql(
-            " AND h.seq < coalesce((
-                 SELECT n.seq FROM outbox_holds n
-                 WHERE n.cursor = h.cursor AND n.ordering_key = h.ordering_key AND n.ordering_key IS NOT NULL
-                   AND n.reason NOT IN ('delayed', 'behind') AND n.reason <> 'delayed' AND n.seq > ",
-        )
-        .bind::<BigInt, _>(head)
-        .sql(" ORDER BY n.seq LIMIT 1), 9223372036854775807) ORDER BY h.seq LIMIT ")
-        .bind::<BigInt, _>(RUN);
-    let rows: Vec<HeldRow> = query.load(conn)?;
-    Ok(rows
-        .into_iter()
-        .map(|(attempts, reason, _, row)| as_due(attempts, &reason, false, row))
-        .collect())
+fn run(
+    conn: &mut SqliteConnection,
+    cursor: &str,
+    key: &str,
+    head: i64,
+) -> QueryResult<Vec<Candidate>> {
+    diesel::sql_query(
+        "SELECT h.seq, h.attempts, h.reason, h.ordering_key, false AS blocked FROM outbox_holds h
+         WHERE h.cursor = ?1 AND h.ordering_key = ?2 AND h.ordering_key IS NOT NULL
+           AND h.reason <> 'delayed' AND h.reason = 'behind' AND h.state = 'waiting' AND h.seq > ?3
+           AND h.seq < coalesce((
+               SELECT n.seq FROM outbox_holds n
+               WHERE n.cursor = ?1 AND n.ordering_key = ?2 AND n.ordering_key IS NOT NULL
+                 AND n.reason NOT IN ('delayed', 'behind') AND n.reason <> 'delayed' AND n.seq > ?3
+               ORDER BY n.seq LIMIT 1), 9223372036854775807)
+         ORDER BY h.seq LIMIT ?4",
+    )
+    .bind::<Text, _>(cursor)
+    .bind::<Text, _>(key)
+    .bind::<BigInt, _>(head)
+    .bind::<BigInt, _>(RUN)
+    .load(conn)
 }
 
-fn as_due(attempts: i32, reason: &str, blocked: bool, row: Row) -> Due {
-    Due {
+fn with_message(conn: &mut SqliteConnection, held: Candidate) -> QueryResult<Option<Due>> {
+    let query = diesel::dsl::sql::<RowSql>(concat!(
+        "SELECT m.seq, true, ",
+        columns!(),
+        " FROM outbox_messages m WHERE m.seq = "
+    ))
+    .bind::<BigInt, _>(held.seq);
+    let row: Option<Row> = query.get_result(conn).optional()?;
+    Ok(row.map(|row| Due {
         entry: entry(row),
-        attempts: attempts.max(0).unsigned_abs(),
+        attempts: held.attempts.max(0).unsigned_abs(),
         // The CHECK allows no other; a reason of a newer release is as good as any refusal.
-        reason: HoldReason::parse(reason).unwrap_or(HoldReason::Refused),
-        blocked,
-    }
+        reason: HoldReason::parse(&held.reason).unwrap_or(HoldReason::Refused),
+        blocked: held.blocked,
+    }))
 }
 
 /// Records how another attempt at held messages ended.
@@ -167,10 +172,10 @@ pub(crate) fn held_keys(conn: &mut SqliteConnection, cursor: &str) -> QueryResul
     Ok(keys.into_iter().filter_map(|key| key.ordering_key).collect())
 }
 
-/// How many messages are held, those that only wait for their time not counted.
+/// How many messages are held, those that only wait for their time or behind another not counted.
 pub(crate) fn count_held(conn: &mut SqliteConnection, cursor: &str) -> QueryResult<u64> {
     let count: Count = diesel::sql_query(
-        "SELECT count(*) AS count FROM outbox_holds WHERE cursor = ?1 AND reason <> 'delayed'",
+        "SELECT count(*) AS count FROM outbox_holds WHERE cursor = ?1 AND reason <> 'delayed' AND reason <> 'behind'",
     )
     .bind::<Text, _>(cursor)
     .get_result(conn)?;

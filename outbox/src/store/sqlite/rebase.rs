@@ -5,6 +5,11 @@ use diesel::sqlite::SqliteConnection;
 
 use crate::admin::{AdminError, Order, Rebased};
 
+/// Nobody need be kept out.
+pub(crate) fn fence(_conn: &mut SqliteConnection) -> QueryResult<Option<String>> {
+    Ok(None)
+}
+
 /// No row has a number but its place.
 pub(crate) fn mark_piece(
     _conn: &mut SqliteConnection,

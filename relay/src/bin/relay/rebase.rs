@@ -1,4 +1,4 @@
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use outbox::admin::AdminStore;
@@ -47,6 +47,11 @@ fn run<C: AdminStore>(config: &Config, options: &Options) -> Result<()> {
     }
     let mut marked = 0;
     if !order.dry_run {
+        if let Some(owner) = conn.fence()? {
+            bail!(
+                "{owner} holds a cursor: stop the relays first, or wait for the end of its lease"
+            );
+        }
         // Drawn on a terminal only.
         let bar = ProgressBar::new_spinner();
         if let Ok(style) =

@@ -225,8 +225,10 @@ fn changed(
 ) -> Result<Changed, AdminError> {
     order.check()?;
     conn.transaction(|conn| {
+        // The lock that a relay's writes take first: the two cannot cross, nor deadlock over the rows.
         let known: Tally = diesel::sql_query(
-            "SELECT count(*) AS fit, 0::bigint AS refused FROM outbox_cursors WHERE name = $1",
+            "SELECT count(*) AS fit, 0::bigint AS refused
+             FROM (SELECT FROM outbox_cursors WHERE name = $1 FOR NO KEY UPDATE) c",
         )
         .bind::<Text, _>(cursor)
         .get_result(conn)?;

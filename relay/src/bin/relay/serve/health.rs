@@ -48,7 +48,10 @@ impl Health {
                 seconds(report.since_turn)
             ));
         }
-        if report.since_progress > self.stuck_after {
+        // A broker that says it takes nothing is waited for: a new process would wait as well, and repeat
+        // what is in flight.
+        let blocked = matches!(report.broker, transport::Health::Blocked { .. });
+        if report.since_progress > self.stuck_after && !blocked {
             why.push(format!(
                 "{} messages are in flight and none was settled for {:?}",
                 report.in_flight,
