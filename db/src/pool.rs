@@ -142,7 +142,8 @@ impl<C: Backend> Db<C> {
 
     /// The same, waited for no longer than `limit`: a frozen session answers neither the server's time
     /// limits nor TCP's. What has not come back then has an unknown outcome, keeps its thread, and gives its
-    /// connection up when it does; later calls have connections of their own.
+    /// connection up when it does; later calls have connections of their own. For a pool whose users all
+    /// call it so.
     ///
     /// # Errors
     /// [`CallError::TimedOut`], else as for [`call`](Self::call).
@@ -152,15 +153,17 @@ impl<C: Backend> Db<C> {
         E: Send + 'static,
         F: FnOnce(&mut C) -> Result<T, E> + Send + 'static,
     {
-        match tokio::time::timeout(limit, self.call(work)).await {
+        let result = match tokio::time::timeout(limit, self.call(work)).await {
             Ok(result) => result,
-            Err(_) => {
-                // The hung connections keep their places in the old pool, and it its own life.
-                *self.pool.write().unwrap_or_else(PoisonError::into_inner) =
-                    Self::pool(&self.full, &self.settings);
-                Err(CallError::TimedOut { after: limit })
-            }
+            Err(_) => Err(CallError::TimedOut { after: limit }),
+        };
+        // Also where all are in use: by calls that somebody stopped waiting for before their time.
+        if matches!(result, Err(CallError::TimedOut { .. } | CallError::PoolExhausted { .. })) {
+            // The hung connections keep their places in the old pool, and it its own life.
+            *self.pool.write().unwrap_or_else(PoisonError::into_inner) =
+                Self::pool(&self.full, &self.settings);
         }
+        result
     }
 }
 

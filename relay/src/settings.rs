@@ -22,10 +22,10 @@ pub struct Settings {
     /// Channels to publish on, with messages of one ordering key always on the same. Default 4. More
     /// helps while the broker's confirms are the bottleneck.
     pub lanes: usize,
-    /// Most rows read in one step. Default 4,000. A crash repeats at most `chunk_rows` ×
+    /// Most rows read in one step. Default 1,000. A crash repeats at most `chunk_rows` ×
     /// `chunks_in_flight` messages.
     pub chunk_rows: u32,
-    /// Most bytes of payload read in one step; one row is read whatever its size. Default 16 MiB.
+    /// Most bytes of payload read in one step; one row is read whatever its size. Default 2 MiB.
     pub chunk_bytes: u64,
     /// Steps read and not yet settled. Default 3. 1 turns pipelining off.
     pub chunks_in_flight: usize,
@@ -97,8 +97,8 @@ impl Default for Settings {
             lease: Duration::from_secs(20),
             standby_poll: Duration::from_secs(1),
             lanes: 4,
-            chunk_rows: 4_000,
-            chunk_bytes: 16 * 1024 * 1024,
+            chunk_rows: 1_000,
+            chunk_bytes: 2 * 1024 * 1024,
             chunks_in_flight: 3,
             poll_busy: Duration::from_millis(10),
             poll_idle: Duration::from_millis(100),

@@ -143,7 +143,7 @@ pub(crate) struct Overrides {
     /// Channels to publish on [default: 4].
     #[arg(long, global = true, env = "RELAY_LANES")]
     lanes: Option<usize>,
-    /// Most rows read in one step [default: 4000].
+    /// Most rows read in one step [default: 1000].
     #[arg(long, global = true, env = "RELAY_CHUNK_ROWS")]
     chunk_rows: Option<u32>,
     /// Where to answer /healthz, /readyz and /metrics, as in 127.0.0.1:9464 [default: nowhere].
