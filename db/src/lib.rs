@@ -1,6 +1,7 @@
 //! How a connection is held: one pool, the only place that blocks a thread on the database, and the
 //! classes of database errors that the rest of the project acts on.
 
+mod abandoned;
 mod address;
 mod backend;
 mod class;

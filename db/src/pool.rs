@@ -5,6 +5,7 @@ use std::time::Duration;
 use diesel::ConnectionError;
 use diesel::r2d2::Pool;
 
+use crate::abandoned::Abandoned;
 use crate::address::{redacted, scrubbed};
 use crate::manager::{Manager, Pooled, Quiet};
 use crate::{Backend, CallError, OpenError, Refusal, Settings};
@@ -12,16 +13,21 @@ use crate::{Backend, CallError, OpenError, Refusal, Settings};
 /// A pool of connections whose blocking work runs off the async threads. Clones share the pool.
 pub struct Db<C: Backend> {
     /// Replaced when calls of it do not come back.
-    pool: Arc<RwLock<Pool<Manager<C>>>>,
+    current: Arc<RwLock<Current<C>>>,
     address: Arc<str>,
     full: Arc<str>,
     settings: Arc<Settings>,
 }
 
+struct Current<C: Backend> {
+    pool: Pool<Manager<C>>,
+    abandoned: Abandoned,
+}
+
 impl<C: Backend> Clone for Db<C> {
     fn clone(&self) -> Self {
         Self {
-            pool: self.pool.clone(),
+            current: self.current.clone(),
             address: self.address.clone(),
             full: self.full.clone(),
             settings: self.settings.clone(),
@@ -51,8 +57,9 @@ impl<C: Backend> Db<C> {
             reason: scrubbed(&error.to_string(), address),
         })?;
         drop(first);
-        let pool = Arc::new(RwLock::new(Self::pool(&full, &settings)));
-        Ok(Self { pool, address: shown.into(), full: full.into(), settings })
+        let pool = Self::pool(&full, &settings);
+        let current = Arc::new(RwLock::new(Current { pool, abandoned: Abandoned::default() }));
+        Ok(Self { current, address: shown.into(), full: full.into(), settings })
     }
 
     fn pool(full: &str, settings: &Arc<Settings>) -> Pool<Manager<C>> {
@@ -101,7 +108,7 @@ impl<C: Backend> Db<C> {
     /// # Errors
     /// [`CallError::PoolExhausted`].
     pub fn get<E>(&self) -> Result<Pooled<C>, CallError<E>> {
-        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let pool = self.current.read().unwrap_or_else(PoisonError::into_inner).pool.clone();
         pool.get().map(Pooled::new).map_err(|error| CallError::PoolExhausted {
             after: self.settings.acquire_timeout,
             reason: error.to_string(),
@@ -142,8 +149,7 @@ impl<C: Backend> Db<C> {
 
     /// The same, waited for no longer than `limit`: a frozen session answers neither the server's time
     /// limits nor TCP's. What has not come back then has an unknown outcome, keeps its thread, and gives its
-    /// connection up when it does; later calls have connections of their own. For a pool whose users all
-    /// call it so.
+    /// connection up when it does; later calls have connections of their own.
     ///
     /// # Errors
     /// [`CallError::TimedOut`], else as for [`call`](Self::call).
@@ -153,17 +159,36 @@ impl<C: Backend> Db<C> {
         E: Send + 'static,
         F: FnOnce(&mut C) -> Result<T, E> + Send + 'static,
     {
-        let result = match tokio::time::timeout(limit, self.call(work)).await {
+        let abandoned =
+            self.current.read().unwrap_or_else(PoisonError::into_inner).abandoned.clone();
+        let (waiting, running) = abandoned.call();
+        let call = self.call(move |conn| {
+            let _running = running;
+            work(conn)
+        });
+        let result = match tokio::time::timeout(limit, call).await {
             Ok(result) => result,
             Err(_) => Err(CallError::TimedOut { after: limit }),
         };
-        // Also where all are in use: by calls that somebody stopped waiting for before their time.
-        if matches!(result, Err(CallError::TimedOut { .. } | CallError::PoolExhausted { .. })) {
-            // The hung connections keep their places in the old pool, and it its own life.
-            *self.pool.write().unwrap_or_else(PoisonError::into_inner) =
-                Self::pool(&self.full, &self.settings);
+        drop(waiting);
+        // Also where no connection came free because calls that somebody stopped waiting for have them.
+        // Not because others of the same pool do their work: its size is a promise.
+        if abandoned.any()
+            && matches!(result, Err(CallError::TimedOut { .. } | CallError::PoolExhausted { .. }))
+        {
+            self.renew(&abandoned);
         }
         result
+    }
+
+    /// Leaves the hung connections their places in the old pool, and it its own life.
+    fn renew(&self, abandoned: &Abandoned) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        // Of several calls that find the pool hung one replaces it.
+        if current.abandoned.is(abandoned) {
+            let pool = Self::pool(&self.full, &self.settings);
+            *current = Current { pool, abandoned: Abandoned::default() };
+        }
     }
 }
 

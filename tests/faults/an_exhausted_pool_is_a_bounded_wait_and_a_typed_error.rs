@@ -23,20 +23,6 @@ fn pool(url: &str, size: u32) -> Db<PgConnection> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_service_s_own_pool() {
-    let database = Database::postgres();
-    let db = pool(&database.url, 1);
-    let held = db.get::<Error>().expect("the only one");
-    let refused = db.call(|conn| conn.pending("relay")).await.expect_err("none is free");
-    let text = refused.to_string();
-    assert!(matches!(refused, CallError::PoolExhausted { after, .. } if after.as_millis() == 500));
-    assert!(text.contains("raise the pool size"), "{text}");
-    drop(held);
-    assert_eq!(db.call(|conn| conn.pending("relay")).await.expect("free again"), 0);
-}
-
-/// A relay inside a service shares its pool, and the service uses all of it.
-#[tokio::test(flavor = "multi_thread")]
 async fn in_the_pool_that_the_relay_shares() {
     let database = Database::postgres();
     let stream = Stream::open().await;

@@ -63,7 +63,8 @@ fn step(
     // The values are bound anew with each run and never through a cached plan: the planner must see
     // the snapshot's xmax to know that the range above it is short. OFFSET 0 keeps the ORDER BY from
     // being pushed down to a walk over the whole primary key, and the late rows from being joined by a
-    // scan of the whole log, which a planner without statistics takes for shorter.
+    // scan of the whole log, which a planner without statistics takes for shorter. Each LIMIT is a number, for
+    // of any other the planner expects a tenth of what there is: of millions of rows.
     let query = diesel::dsl::sql::<StepSql>("WITH f AS MATERIALIZED (SELECT ")
         .bind::<Nullable<Array<Text>>, _>(&filter.kinds)
         .sql("::text[] AS kinds, ")
@@ -97,16 +98,18 @@ fn step(
                  (SELECT m.*, false AS late FROM outbox_messages m WHERE m.seq > ",
         )
         .bind::<BigInt, _>(from.seq)
-        .sql(" ORDER BY m.seq LIMIT greatest(0, ")
+        .sql(" ORDER BY m.seq LIMIT ")
         .bind::<BigInt, _>(rows)
         .sql(concat!(
-            " - (SELECT count(*) FROM late))))",
+            "))",
             sized!(),
             " SELECT CASE WHEN r.n IS NULL OR r.n = 1 THEN s.now::text END, s.last, (SELECT count(*) FROM late), ",
             columns!(),
             " FROM s LEFT JOIN sized r ON r.before < "
         ))
         .bind::<BigInt, _>(limit.bytes.min(i64::MAX as u64).cast_signed())
+        .sql(" AND r.n <= ")
+        .bind::<BigInt, _>(rows)
         .sql(" ORDER BY r.seq");
     let steps: Vec<Step> = query.load(conn)?;
 
