@@ -139,7 +139,7 @@ mod tests {
         use DatabaseErrorKind::Unknown;
         for text in [
             "column m.deliver_after does not exist",
-            "function outbox_enqueue(text, text) does not exist",
+            concat!("function outbox_enqueue", "(text, text) does not exist"),
             "schema \"shop\" does not exist",
             "table outbox_messages has no column named kind",
         ] {

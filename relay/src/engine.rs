@@ -3,40 +3,34 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
-use db::{CallError, Class, Db, classify};
+use db::{CallError, Db};
 use diesel::result::Error;
 use migrations::SchemaError;
 use outbox::admin::AdminStore;
 use outbox::reader::Claim;
 use transport::Publisher;
 
+use crate::builder::RelayBuilder;
 use crate::deadline::LeaseDeadline;
 use crate::error::RelayError;
 use crate::flow::{Flow, Totals};
 use crate::held_keys::HeldKeys;
+use crate::judge::{After, is_fatal, stalled};
 use crate::lanes::{Lanes, Rules};
 use crate::session::{Session, SessionEnd, Until};
-use crate::settings::{Settings, SettingsError};
+use crate::settings::Settings;
 use crate::shutdown::Shutdown;
 use crate::status::{Phase, Status};
 use crate::telemetry::{Counters, Ended};
 
 /// Moves one cursor over one outbox to one broker.
 pub struct Relay<C: AdminStore> {
-    db: Db<C>,
-    publisher: Arc<dyn Publisher>,
-    settings: Arc<Settings>,
-    counters: Counters,
-    status: Status,
-    purged_to: Arc<AtomicI64>,
-}
-
-/// A relay whose settings are not checked yet.
-#[must_use]
-pub struct RelayBuilder<C: AdminStore> {
-    db: Db<C>,
-    publisher: Arc<dyn Publisher>,
-    settings: Settings,
+    pub(crate) db: Db<C>,
+    pub(crate) publisher: Arc<dyn Publisher>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) counters: Counters,
+    pub(crate) status: Status,
+    pub(crate) purged_to: Arc<AtomicI64>,
 }
 
 /// What [`Relay::run_once`] did.
@@ -46,13 +40,6 @@ pub struct Drained {
     pub confirmed: u64,
     /// Messages held back.
     pub held: u64,
-}
-
-/// What the loop does after a session.
-enum After {
-    Stop,
-    StandBy,
-    Wait,
 }
 
 impl<C: AdminStore> Relay<C> {
@@ -299,61 +286,6 @@ impl<C: AdminStore> Relay<C> {
         }
         (end, totals)
     }
-
-    fn judge(&self, end: SessionEnd, ever_connected: bool) -> Result<After, RelayError> {
-        let cursor = &self.settings.cursor;
-        match end {
-            SessionEnd::Shutdown | SessionEnd::Drained | SessionEnd::CircuitOpen(_) => {
-                Ok(After::Stop)
-            }
-            SessionEnd::ShutdownForced => {
-                Err(RelayError::Unsettled { after: self.settings.shutdown_timeout })
-            }
-            SessionEnd::LeaseLost => {
-                tracing::warn!(cursor, "lease lost to another relay, or the database failed over");
-                self.status.failed(&"the lease was lost");
-                Ok(After::StandBy)
-            }
-            SessionEnd::LeaseExpired => {
-                tracing::warn!(cursor, "lease not renewed in time; claiming anew");
-                self.status.failed(&"the lease was not renewed in time");
-                Ok(After::Wait)
-            }
-            SessionEnd::Broker(error) if error.needs_operator() && !ever_connected => {
-                Err(RelayError::Broker(error))
-            }
-            SessionEnd::Broker(error) => {
-                tracing::warn!(%error, "broker unavailable; nothing is lost, trying again");
-                self.status.failed(&error);
-                Ok(After::Wait)
-            }
-            SessionEnd::Stalled(after) => {
-                let error = stalled(after);
-                tracing::warn!(%error, "no progress; beginning anew");
-                self.status.failed(&error);
-                Ok(After::Wait)
-            }
-            SessionEnd::Database(CallError::Work(error)) => match classify(&error) {
-                Class::Schema => Err(RelayError::SchemaChanged(error)),
-                Class::Denied => Err(RelayError::Denied(error)),
-                Class::Pooler => Err(RelayError::Pooler(error)),
-                Class::Contention | Class::Unavailable | Class::Other => {
-                    tracing::warn!(%error, "database failed; nothing is lost, trying again");
-                    self.status.failed(&error);
-                    Ok(After::Wait)
-                }
-            },
-            SessionEnd::Database(error) => {
-                tracing::warn!(%error, "database unavailable; nothing is lost, trying again");
-                self.status.failed(&error);
-                Ok(After::Wait)
-            }
-        }
-    }
-}
-
-fn stalled(after: Duration) -> transport::Unavailable {
-    transport::Unavailable::Timeout { step: "settle anything", after }
 }
 
 enum Opening {
@@ -363,47 +295,4 @@ enum Opening {
     /// Waiting would not help.
     Refused(RelayError),
     Failed(SessionEnd),
-}
-
-pub(crate) fn is_fatal(error: &CallError<Error>) -> bool {
-    matches!(error, CallError::Work(error) if matches!(classify(error), Class::Schema | Class::Denied | Class::Pooler))
-}
-
-impl<C: AdminStore> RelayBuilder<C> {
-    /// Other settings than the default.
-    pub fn settings(mut self, settings: Settings) -> Self {
-        self.settings = settings;
-        self
-    }
-
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// [`SettingsError`], for a setting that would void a guarantee.
-    pub fn build(self) -> Result<Relay<C>, SettingsError> {
-        let Self { db, publisher, settings } = self;
-        settings.validate(publisher.heartbeat(), publisher.publish_timeout())?;
-        if db.settings().pool_size < 3 {
-            return Err(SettingsError {
-                setting: "pool_size",
-                value: db.settings().pool_size.to_string(),
-                reason: "reading, advancing and renewing go on at once".to_owned(),
-                remedy: "give the relay's pool 3 connections or more".to_owned(),
-            });
-        }
-        let acquire: Duration = db.settings().acquire_timeout;
-        if acquire >= settings.lease {
-            return Err(SettingsError {
-                setting: "acquire_timeout",
-                value: format!("{acquire:?}"),
-                reason: "a renewal could wait for a connection until the lease has ended"
-                    .to_owned(),
-                remedy: format!("make it less than the lease ({:?})", settings.lease),
-            });
-        }
-        let counters = Counters::new(&settings.cursor);
-        let status = Status::default();
-        let purged_to = Arc::default();
-        Ok(Relay { db, publisher, settings: Arc::new(settings), counters, status, purged_to })
-    }
 }

@@ -26,14 +26,17 @@
 //! 4. **advance**: when the oldest chunk is settled the cursor moves behind it, and what was refused
 //!    is recorded as held in the same transaction. A crash repeats at most the chunks in flight.
 
+mod answers;
 mod backoff;
 mod breaker;
+mod builder;
 mod deadline;
 mod engine;
 mod error;
 mod flow;
 mod held_keys;
 mod holds;
+mod judge;
 mod lanes;
 mod session;
 mod settings;
@@ -45,7 +48,8 @@ mod waves;
 mod work;
 
 pub use backoff::Backoff;
-pub use engine::{Drained, Relay, RelayBuilder};
+pub use builder::RelayBuilder;
+pub use engine::{Drained, Relay};
 pub use error::RelayError;
 pub use settings::{DeadKey, Settings, SettingsError};
 pub use status::{Circuit, Phase, Report, Status};
