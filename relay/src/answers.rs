@@ -18,7 +18,7 @@ use crate::settle::{outcome, unpublishable};
 use crate::work::fenced;
 
 /// How often the purge begins at the oldest message again.
-const PURGE_ROUND: Duration = Duration::from_secs(3_600);
+pub(crate) const PURGE_ROUND: Duration = Duration::from_secs(3_600);
 /// How often the purge looks for more when it was through.
 const PURGE_PAUSE: Duration = Duration::from_secs(60);
 

@@ -9,6 +9,7 @@ use diesel::result::Error;
 use outbox::reader::{Advance, Chunk, Hold, Position, Settled};
 use tokio::time::Instant as Timer;
 
+use crate::answers::PURGE_ROUND;
 use crate::breaker::Breaker;
 use crate::holds::{Look, Tried};
 use crate::lanes::{LaneEnd, Published};
@@ -110,7 +111,7 @@ impl Flow {
             next_look: now,
             next_load: now,
             next_purge: now,
-            next_purge_round: now + std::time::Duration::from_secs(3_600),
+            next_purge_round: now + PURGE_ROUND,
             next_tick: now,
             totals: Totals::default(),
         }
