@@ -18,6 +18,7 @@ use crate::failure::chain;
 use crate::incoming::Incoming;
 use crate::park::NewParked;
 use crate::route::Job;
+use crate::stale::Stale;
 use crate::{Consumer, Context, Failure, Once, OnceError, Outcome};
 
 /// Between repetitions of a transaction; long enough for the winner to commit.
@@ -116,7 +117,8 @@ impl<C: InboxConnection> Engine<C> {
         job: &Arc<Job<C>>,
         attempt: u32,
     ) -> Result<bool, Step> {
-        let context = context(incoming, job, attempt);
+        let stale = Stale::default();
+        let context = context(incoming, job, attempt, &stale);
         let Some(preparing) = job.work.prepare(&context) else { return Ok(true) };
         // A look before the leap: most duplicates need not talk to the world again. The claim decides.
         let (consumer, asked) = (self.consumer.clone(), job.clone());
@@ -190,7 +192,8 @@ impl<C: InboxConnection> Engine<C> {
         job: &Job<C>,
         attempt: u32,
     ) -> Result<Verdict, Abort> {
-        let context = context(incoming, job, attempt);
+        let stale = Stale::default();
+        let context = context(incoming, job, attempt, &stale);
         let consumer = Consumer(&self.consumer);
         let mut once = Once::new(consumer, &job.operation, &job.fingerprint);
         if let Some(id) = context.message_id() {
@@ -222,8 +225,13 @@ impl<C: InboxConnection> Engine<C> {
     }
 }
 
-fn context<'a, C>(incoming: &'a Incoming, job: &'a Job<C>, attempt: u32) -> Context<'a> {
-    Context { incoming, operation: &job.operation, fingerprint: &job.fingerprint, attempt }
+fn context<'a, C>(
+    incoming: &'a Incoming,
+    job: &'a Job<C>,
+    attempt: u32,
+    stale: &'a Stale,
+) -> Context<'a> {
+    Context { incoming, operation: &job.operation, fingerprint: &job.fingerprint, attempt, stale }
 }
 
 fn conflict<C>(job: &Job<C>, first_seen: SystemTime, first: Option<&str>) -> String {

@@ -75,14 +75,14 @@ macro_rules! backend {
                 conn: &mut C,
                 row: &Row<'_>,
             ) -> QueryResult<bool> {
-                crate::store::$store::claim(conn, row)
+                crate::store::$store::operation::claim(conn, row)
             }
 
             fn withdraw<C: LoadConnection<Backend = Self>>(
                 conn: &mut C,
                 row: &Row<'_>,
             ) -> QueryResult<()> {
-                crate::store::$store::withdraw(conn, row)
+                crate::store::$store::operation::withdraw(conn, row)
             }
 
             fn store_result<C: LoadConnection<Backend = Self>>(
@@ -90,14 +90,14 @@ macro_rules! backend {
                 row: &Row<'_>,
                 json: &str,
             ) -> QueryResult<()> {
-                crate::store::$store::store_result(conn, row, json)
+                crate::store::$store::operation::store_result(conn, row, json)
             }
 
             fn count_repeat<C: LoadConnection<Backend = Self>>(
                 conn: &mut C,
                 row: &Row<'_>,
             ) -> QueryResult<Option<First>> {
-                crate::store::$store::count_repeat(conn, row)
+                crate::store::$store::operation::count_repeat(conn, row)
             }
 
             fn waiting_at_most<C: LoadConnection<Backend = Self>, T>(
@@ -105,7 +105,7 @@ macro_rules! backend {
                 wait: Duration,
                 work: impl FnOnce(&mut C) -> QueryResult<T>,
             ) -> QueryResult<Option<T>> {
-                crate::store::$store::waiting_at_most(conn, wait, work)
+                crate::store::$store::operation::waiting_at_most(conn, wait, work)
             }
 
             fn operation<C: LoadConnection<Backend = Self>>(
@@ -113,14 +113,14 @@ macro_rules! backend {
                 consumer: Consumer<'_>,
                 operation: &OperationKey,
             ) -> QueryResult<Option<Operation>> {
-                crate::store::$store::operation(conn, consumer, operation)
+                crate::store::$store::operation::operation(conn, consumer, operation)
             }
 
             fn park<C: LoadConnection<Backend = Self>>(
                 conn: &mut C,
                 parked: &NewParked<'_>,
             ) -> QueryResult<i64> {
-                crate::store::$store::park(conn, parked)
+                crate::store::$store::parked::park(conn, parked)
             }
 
             fn parked<C: LoadConnection<Backend = Self>>(
@@ -129,7 +129,7 @@ macro_rules! backend {
                 after: i64,
                 limit: i64,
             ) -> QueryResult<Vec<Parked>> {
-                crate::store::$store::parked(conn, consumer, after, limit)
+                crate::store::$store::parked::parked(conn, consumer, after, limit)
             }
         }
     };

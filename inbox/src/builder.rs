@@ -13,7 +13,7 @@ use crate::ending::Ended;
 use crate::handler::Handler;
 use crate::incoming::Incoming;
 use crate::route::{KeyFn, Route, Routes, of_closure, of_handler};
-use crate::{BuildError, Consumer, Context, Failure, Inbox, Settings};
+use crate::{BuildError, Consumer, Context, Failure, Inbox, OnReplay, Settings};
 
 /// A connection an inbox can work on: `PgConnection` or `SqliteConnection`.
 pub trait InboxConnection:
@@ -61,19 +61,20 @@ impl<C: InboxConnection> Builder<C> {
     }
 
     /// Applies one kind of event with a closure that runs inside the transaction. Its result is kept
-    /// with the operation.
+    /// with the operation. `on_replay` says what a replay may do with it.
     ///
     /// The closure can run several times for one delivery; only the run that commits leaves anything
     /// behind. It must do nothing outside `tx`.
     pub fn on<E, R>(
         mut self,
+        on_replay: OnReplay,
         apply: impl Fn(&mut C, &E, &Context<'_>) -> Result<R, Failure> + Send + Sync + 'static,
     ) -> Self
     where
         E: Event + DeserializeOwned + Send + Sync + 'static,
         R: Serialize + 'static,
     {
-        self.handlers.push((E::KIND, of_closure(apply)));
+        self.handlers.push((E::KIND, of_closure(on_replay, apply)));
         self
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{Context, Failure, OnceError};
+use crate::{Context, Failure, OnReplay, OnceError};
 
 /// Applies one kind of event, with a part that may talk to the world before.
 ///
@@ -15,6 +15,9 @@ use crate::{Context, Failure, OnceError};
 /// connection, `apply` is synchronous and has nothing but one. Where `prepare` is not needed use
 /// [`Builder::on`](crate::Builder::on) with a closure.
 pub trait Handler<C>: Send + Sync + 'static {
+    /// What a replay may do with it.
+    const ON_REPLAY: OnReplay;
+
     /// The event; its `KIND` selects the messages.
     type Event: Event + DeserializeOwned + Send + Sync + 'static;
     /// What `prepare` found out for `apply`.

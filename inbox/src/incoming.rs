@@ -2,6 +2,9 @@ use bytes::Bytes;
 use message::{Fingerprint, Headers, MessageId, OperationKey, name};
 use transport::{Acknowledge, Delivery};
 
+use crate::replay::Replayed;
+use crate::stale::Stale;
+
 /// A received message, without the means to answer it.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -62,6 +65,7 @@ pub struct Context<'a> {
     pub(crate) operation: &'a OperationKey,
     pub(crate) fingerprint: &'a Fingerprint,
     pub(crate) attempt: u32,
+    pub(crate) stale: &'a Stale,
 }
 
 impl Context<'_> {
@@ -105,6 +109,19 @@ impl Context<'_> {
     #[must_use]
     pub const fn redelivered(&self) -> bool {
         self.incoming.redelivered
+    }
+
+    /// The number of the replay that sent the message again; `None` where it comes for the first time.
+    #[must_use]
+    pub fn replay(&self) -> Option<&str> {
+        Replayed::of(self.incoming).map(Replayed::id)
+    }
+
+    /// Says that the event is out of date: what it tells has been overtaken, and the handler has left
+    /// things as they are. What the handler wrote commits with the claim; the delivery ends as
+    /// [`Ending::Stale`](crate::Ending::Stale) instead of applied, and the operation is kept as such.
+    pub fn mark_stale(&self) {
+        self.stale.set(true);
     }
 
     /// Which run of the handler for this delivery this is, from 1.

@@ -39,7 +39,7 @@
 //! use std::sync::Arc;
 //!
 //! use diesel::prelude::*;
-//! use inbox::{Consumer, Ending, Failure, Inbox};
+//! use inbox::{Consumer, Ending, Failure, Inbox, ReplaySafe};
 //! # use message::Event;
 //! # use transport::{Binding, Exchange, ExchangeKind, Publisher, Queue, Topology};
 //!
@@ -64,7 +64,7 @@
 //! # broker.open_lane().await?.publish(&[paid.clone(), paid]).await?;
 //! let (told, mut endings) = tokio::sync::mpsc::unbounded_channel();
 //! let inbox = Inbox::new(Consumer("billing"), db, Arc::new(broker), "billing")
-//!     .on(|tx: &mut SqliteConnection, paid: &PaymentSucceeded, _context| {
+//!     .on(ReplaySafe, |tx: &mut SqliteConnection, paid: &PaymentSucceeded, _context| {
 //!         if paid.cents <= 0 {
 //!             return Err(Failure::reject("a payment of nothing"));
 //!         }
@@ -110,9 +110,11 @@ mod incoming;
 mod once;
 mod operator;
 mod park;
+mod replay;
 mod route;
 mod settings;
 mod slot;
+mod stale;
 mod store;
 pub mod telemetry;
 
@@ -127,5 +129,6 @@ pub use inbox::Inbox;
 pub use incoming::{Context, Incoming};
 pub use once::{Once, Outcome, once};
 pub use operator::{operation, parked};
+pub use replay::OnReplay::{self, ReplaySafe, SideEffects};
 pub use settings::Settings;
 pub use store::{Operation, Parked};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::ending::Reason;
 use crate::handler::{Applied, Handled, Handler, Work};
 use crate::incoming::Incoming;
-use crate::{Context, Failure};
+use crate::{Context, Failure, OnReplay};
 
 /// Names the operation of a foreign producer's message.
 pub(crate) type KeyFn = Box<dyn Fn(&Incoming) -> Option<OperationKey> + Send + Sync>;
@@ -20,6 +20,7 @@ type Make<C, E> = Box<dyn Fn(E) -> Box<dyn Work<C>> + Send + Sync>;
 pub(crate) struct Job<C> {
     pub(crate) operation: OperationKey,
     pub(crate) fingerprint: Fingerprint,
+    pub(crate) on_replay: OnReplay,
     pub(crate) work: Box<dyn Work<C>>,
 }
 
@@ -64,10 +65,11 @@ pub(crate) trait Route<C>: Send + Sync {
 }
 
 struct Typed<C, E> {
+    on_replay: OnReplay,
     make: Make<C, E>,
 }
 
-pub(crate) fn of_closure<C, E, R, F>(apply: F) -> Box<dyn Route<C>>
+pub(crate) fn of_closure<C, E, R, F>(on_replay: OnReplay, apply: F) -> Box<dyn Route<C>>
 where
     C: 'static,
     E: Event + DeserializeOwned + Send + Sync + 'static,
@@ -76,6 +78,7 @@ where
 {
     let apply = Arc::new(apply);
     Box::new(Typed::<C, E> {
+        on_replay,
         make: Box::new(move |event| Box::new(Applied { event, apply: apply.clone() })),
     })
 }
@@ -83,6 +86,7 @@ where
 pub(crate) fn of_handler<C: 'static, H: Handler<C>>(handler: H) -> Box<dyn Route<C>> {
     let handler = Arc::new(handler);
     Box::new(Typed::<C, H::Event> {
+        on_replay: H::ON_REPLAY,
         make: Box::new(move |event| {
             Box::new(Handled { event, handler: handler.clone(), prepared: Mutex::new(None) })
         }),
@@ -98,7 +102,7 @@ impl<C, E: Event + DeserializeOwned> Route<C> for Typed<C, E> {
             .or_else(|| incoming.named_operation.clone())
             .map_or_else(|| OperationKey::new(event.scope(), event.operation()), Ok)
             .map_err(|error| Refusal::new(Reason::NoOperation, error.to_string()))?;
-        Ok(Job { operation, fingerprint, work: (self.make)(event) })
+        Ok(Job { operation, fingerprint, on_replay: self.on_replay, work: (self.make)(event) })
     }
 }
 

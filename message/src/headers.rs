@@ -24,6 +24,10 @@ pub mod name {
     pub const CAUSATION_ID: &str = "counterfoil-causation-id";
     /// The conversation this message belongs to. Also the AMQP `correlation_id`.
     pub const CORRELATION_ID: &str = "counterfoil-correlation-id";
+    /// The number of the replay that sent it again. Absent on what comes for the first time.
+    pub const REPLAY: &str = "counterfoil-replay";
+    /// The consumer whose handlers with side effects a replay may run.
+    pub const REPLAY_FORCED: &str = "counterfoil-replay-forced";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
     /// W3C trace state.

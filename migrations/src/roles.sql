@@ -22,9 +22,10 @@ $roles$;
 
 REVOKE ALL ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors,
               {schema}.outbox_holds, {schema}.outbox_audit, {schema}.outbox_pending,
-              {schema}.inbox_operations, {schema}.inbox_parked
+              {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts, {schema}.inbox_audit
     FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
-REVOKE ALL ON SEQUENCE {schema}.outbox_messages_seq_seq, {schema}.outbox_audit_id_seq, {schema}.inbox_parked_id_seq
+REVOKE ALL ON SEQUENCE {schema}.outbox_messages_seq_seq, {schema}.outbox_audit_id_seq, {schema}.inbox_parked_id_seq,
+                       {schema}.inbox_audit_id_seq
     FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
 -- Everybody may call a function, unless that is taken back.
 REVOKE ALL ON FUNCTION
@@ -50,24 +51,31 @@ GRANT UPDATE (seq, snapshot, late_seq, late_snapshot, owner, epoch, lease_until,
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_holds TO {relay};
 {purge}
 -- The consumer has the inbox. A handler that enqueues needs the producer's rights as well.
-GRANT SELECT ON {schema}.counterfoil_schema, {schema}.inbox_operations, {schema}.inbox_parked TO {consumer};
+GRANT SELECT ON {schema}.counterfoil_schema, {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts
+    TO {consumer};
 GRANT INSERT (consumer, scope, operation, fingerprint, message_id),
-      UPDATE (result, duplicates, last_duplicate_at, conflicts, last_conflict_at),
+      UPDATE (result, finished_at, verdict, result_dropped_at, duplicates, last_duplicate_at, conflicts, last_conflict_at,
+              redelivered, same_message, other_message, concurrent, replayed),
       DELETE
     ON {schema}.inbox_operations TO {consumer};
 GRANT INSERT (consumer, reason, detail, attempts, digest, message_id, kind, scope, operation, exchange, routing_key,
-              headers, content_type, payload),
-      UPDATE (reason, detail, attempts, deliveries, scope, operation, last_parked_at)
+              headers, content_type, payload, state, not_before, ordering_key),
+      UPDATE (reason, detail, attempts, deliveries, scope, operation, last_parked_at, state, not_before, starts, epoch),
+      DELETE
     ON {schema}.inbox_parked TO {consumer};
+GRANT INSERT, UPDATE (starts, started_at), DELETE ON {schema}.inbox_starts TO {consumer};
 
 -- The operator sees everything, makes and retires cursors, decides about what is held and parked, and can
 -- give rows numbers of this cluster after a restore. Every change leaves a line that cannot be changed.
 GRANT SELECT ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors, {schema}.outbox_holds,
-                {schema}.outbox_audit, {schema}.outbox_pending, {schema}.inbox_operations, {schema}.inbox_parked
+                {schema}.outbox_audit, {schema}.outbox_pending, {schema}.inbox_operations, {schema}.inbox_parked,
+                {schema}.inbox_starts, {schema}.inbox_audit
     TO {admin};
 GRANT SELECT, UPDATE ON SEQUENCE {schema}.outbox_messages_seq_seq TO {admin};
 GRANT INSERT, UPDATE, DELETE ON {schema}.outbox_cursors, {schema}.outbox_holds TO {admin};
 GRANT UPDATE (xid), DELETE ON {schema}.outbox_messages TO {admin};
 GRANT INSERT (actor, action, cursor, reason, detail) ON {schema}.outbox_audit TO {admin};
-GRANT DELETE ON {schema}.inbox_operations TO {admin};
+GRANT UPDATE (result, result_dropped_at), DELETE ON {schema}.inbox_operations TO {admin};
 GRANT UPDATE, DELETE ON {schema}.inbox_parked TO {admin};
+GRANT DELETE ON {schema}.inbox_starts TO {admin};
+GRANT INSERT (actor, action, consumer, reason, detail) ON {schema}.inbox_audit TO {admin};

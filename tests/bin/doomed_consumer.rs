@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use diesel::{PgConnection, SqliteConnection};
-use inbox::Inbox;
+use inbox::{Inbox, ReplaySafe};
 use support::broker::rabbitmq;
 use support::inbox::{BILLING, Payment, Store};
 use transport::rabbitmq::RabbitMq;
@@ -32,7 +32,7 @@ async fn die<C: Store>(point: &str, url: &str, queue: &str) {
     let subscriber = DiesAtAck { rabbitmq: rabbitmq() };
     let db = db::Db::<C>::open(url, db::Settings::default()).expect("opens");
     let inbox = Inbox::new(BILLING, db, Arc::new(subscriber), queue)
-        .on(move |tx: &mut C, payment: &Payment, _| {
+        .on(ReplaySafe, move |tx: &mut C, payment: &Payment, _| {
             C::credit(tx, &payment.account, payment.cents)?;
             if !at_ack {
                 abort();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::{PgConnection, RunQueryDsl, sql_query};
-use inbox::{Ending, Inbox, Settings};
+use inbox::{Ending, Inbox, ReplaySafe, Settings};
 use support::eventually;
 use support::feed::{Answer, Feed};
 use support::inbox::{BILLING, Payment, Running, Store};
@@ -49,7 +49,7 @@ async fn scenario(stopped: Direction, expected: Ending, expected_runs: u32) {
     let mut settings = Settings::default();
     settings.reconnect = Duration::from_millis(5);
     let builder = Inbox::new(BILLING, db, Arc::new(feed.clone()), "q")
-        .on(move |tx: &mut PgConnection, payment: &Payment, _| {
+        .on(ReplaySafe, move |tx: &mut PgConnection, payment: &Payment, _| {
             PgConnection::credit(tx, &payment.account, payment.cents)?;
             if counted.fetch_add(1, Ordering::SeqCst) == 0 {
                 if stopped == Direction::ToServer {

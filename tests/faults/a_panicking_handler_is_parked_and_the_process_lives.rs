@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::{PgConnection, SqliteConnection};
-use inbox::{Context, Ending, Failure, Handler, Inbox, Reason, Settings};
+use inbox::{Context, Ending, Failure, Handler, Inbox, Reason, ReplaySafe, Settings};
 use message::{Event, Message};
 use serde::{Deserialize, Deserializer, Serialize};
 use support::feed::{Answer, Feed};
@@ -44,6 +44,7 @@ impl Event for Cursed {
 struct Panics;
 
 impl<C: Store> Handler<C> for Panics {
+    const ON_REPLAY: OnReplay = ReplaySafe;
     type Event = Payment;
     type Prepared = ();
     type Receipt = ();
@@ -72,7 +73,7 @@ async fn scenario<C: Store>() {
     let db = C::pool_with(&database, db::Settings::default().with_pool_size(1));
     let builder = Inbox::new(BILLING, db, Arc::new(feed.clone()), "q")
         .handler(Panics)
-        .on(|_: &mut C, _: &Cursed, _| Ok(()))
+        .on(ReplaySafe, |_: &mut C, _: &Cursed, _| Ok(()))
         .settings(settings);
     let mut running = Running::start(builder);
     let cursed = Message::from_event(&Cursed).expect("valid");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::{PgConnection, SqliteConnection};
-use inbox::{Context, Ending, Inbox, Reason, Settings};
+use inbox::{Context, Ending, Inbox, Reason, ReplaySafe, Settings};
 use support::feed::Feed;
 use support::inbox::{BILLING, Payment, Running, Store, crediting, parked};
 
@@ -27,7 +27,7 @@ async fn a_deadlock_between_two_handlers_ends_with_both_applied() {
         settings.max_attempts = 1;
         let builder =
             Inbox::new(BILLING, PgConnection::pool(&database), Arc::new(feed.clone()), "q")
-                .on(move |tx: &mut PgConnection, payment: &Payment, _: &Context<'_>| {
+                .on(ReplaySafe, move |tx: &mut PgConnection, payment: &Payment, _: &Context<'_>| {
                     PgConnection::credit(tx, "a", payment.cents)?;
                     let order = if payment.payment == "up" { ["1", "2"] } else { ["2", "1"] };
                     let first_runs = counted.fetch_add(1, Ordering::SeqCst) < 2;
@@ -71,7 +71,7 @@ async fn losing(losses: u32) -> (Ending, u32, Vec<i64>, Vec<Reason>) {
     settings.max_attempts = 1;
     settings.transaction_retries = 2;
     let builder = Inbox::new(BILLING, PgConnection::pool(&database), Arc::new(feed.clone()), "q")
-        .on(move |tx: &mut PgConnection, payment: &Payment, _: &Context<'_>| {
+        .on(ReplaySafe, move |tx: &mut PgConnection, payment: &Payment, _: &Context<'_>| {
             PgConnection::credit(tx, "a", payment.cents)?;
             if counted.fetch_add(1, Ordering::SeqCst) < losses {
                 tx.batch_execute("DO $$ BEGIN RAISE serialization_failure; END $$")?;

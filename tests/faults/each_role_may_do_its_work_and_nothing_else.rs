@@ -230,7 +230,7 @@ async fn the_whole_path() {
         Db::<PgConnection>::open(&roles.consumer, db::Settings::default()).expect("opens");
     let inbox =
         inbox::Inbox::new(BILLING, consumer, Arc::new(rabbitmq()) as Arc<dyn Subscriber>, &queue)
-            .on(|tx: &mut PgConnection, fact: &Fact, _| {
+            .on(inbox::ReplaySafe, |tx: &mut PgConnection, fact: &Fact, _| {
                 if fact.number == 1 {
                     return Err(inbox::Failure::reject("parked with the consumer's rights"));
                 }

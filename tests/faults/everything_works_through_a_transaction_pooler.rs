@@ -132,7 +132,7 @@ async fn from_the_producer_to_the_effect() {
         Arc::new(rabbitmq()) as Arc<dyn Subscriber>,
         &billing,
     )
-    .on(|tx: &mut PgConnection, fact: &Fact, _| {
+    .on(inbox::ReplaySafe, |tx: &mut PgConnection, fact: &Fact, _| {
         PgConnection::credit(tx, fact.key.as_deref().unwrap_or_default(), fact.number)?;
         Ok(fact.number)
     });

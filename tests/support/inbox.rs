@@ -6,7 +6,9 @@ use std::sync::Arc;
 use db::Db;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use inbox::{Builder, Consumer, Ending, InboxConnection, Operation, Parked, Reason, RunError};
+use inbox::{
+    Builder, Consumer, Ending, InboxConnection, Operation, Parked, Reason, ReplaySafe, RunError,
+};
 use message::{Event, Message, OperationKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -232,8 +234,11 @@ pub const fn parked(reason: Reason) -> Ending {
 
 /// A builder whose handler credits the account and answers with the payment.
 pub fn crediting<C: Store>(db: Db<C>, subscriber: Arc<dyn Subscriber>, queue: &str) -> Builder<C> {
-    inbox::Inbox::new(BILLING, db, subscriber, queue).on(|tx: &mut C, payment: &Payment, _| {
-        C::credit(tx, &payment.account, payment.cents)?;
-        Ok(format!("receipt for {}", payment.payment))
-    })
+    inbox::Inbox::new(BILLING, db, subscriber, queue).on(
+        ReplaySafe,
+        |tx: &mut C, payment: &Payment, _| {
+            C::credit(tx, &payment.account, payment.cents)?;
+            Ok(format!("receipt for {}", payment.payment))
+        },
+    )
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use db::Db;
-use inbox::{Consumer, Ending, Inbox};
+use inbox::{Consumer, Ending, Inbox, ReplaySafe};
 use tokio::sync::Semaphore;
 use transport::Subscriber;
 
@@ -30,7 +30,7 @@ pub(crate) async fn run<C: Shop>(
 ) -> Result<()> {
     let inbox = Inbox::new(Consumer(CONSUMER), db, subscriber, queue)
         .concurrency(workers)
-        .on(|tx: &mut C, paid: &PaymentSucceeded, _context| {
+        .on(ReplaySafe, |tx: &mut C, paid: &PaymentSucceeded, _context| {
             tx.credit(CONSUMER, paid)?;
             Ok(paid.cents)
         })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inbox::{BuildError, Context, Inbox, RunError};
+use inbox::{BuildError, Context, Inbox, ReplaySafe, RunError};
 use support::feed::Feed;
 use support::inbox::{BILLING, Payment, Store, crediting};
 
@@ -32,18 +32,18 @@ async fn what_cannot_work_is_not_built<C: Store>() {
     let apply = |_: &mut C, _: &Payment, _: &Context<'_>| Ok(());
     assert_eq!(refused(new()), BuildError::NoHandlers);
     assert_eq!(
-        refused(new().on(apply).on(apply)),
+        refused(new().on(ReplaySafe, apply).on(ReplaySafe, apply)),
         BuildError::HandledTwice { kind: "payment.succeeded" }
     );
     let lost = BuildError::KeyWithoutHandler { kind: "other".into() };
-    assert_eq!(refused(new().on(apply).operation_key("other", |_| None)), lost);
+    assert_eq!(refused(new().on(ReplaySafe, apply).operation_key("other", |_| None)), lost);
     assert!(matches!(
-        refused(new().on(apply).concurrency(0)),
+        refused(new().on(ReplaySafe, apply).concurrency(0)),
         BuildError::BadSetting { setting: "concurrency", .. }
     ));
     let small = BuildError::PoolTooSmall { concurrency: 9, pool_size: 8 };
-    assert_eq!(refused(new().on(apply).concurrency(9)), small);
-    let nameless =
-        Inbox::new(inbox::Consumer(""), C::pool(&database), Arc::new(Feed::new()), "q").on(apply);
+    assert_eq!(refused(new().on(ReplaySafe, apply).concurrency(9)), small);
+    let nameless = Inbox::new(inbox::Consumer(""), C::pool(&database), Arc::new(Feed::new()), "q")
+        .on(ReplaySafe, apply);
     assert!(matches!(refused(nameless), BuildError::Invalid(_)));
 }

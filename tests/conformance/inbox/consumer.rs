@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diesel::result::Error;
-use inbox::{Context, Ending, Failure, Handler, Inbox, Outcome, Reason, Settings};
+use inbox::{Context, Ending, Failure, Handler, Inbox, Outcome, Reason, ReplaySafe, Settings};
 use message::{Fingerprint, OperationKey};
 use support::feed::{Answer, Feed};
 use support::inbox::{BILLING, Payment, Running, Store, crediting, parked};
@@ -76,7 +76,7 @@ async fn a_failing_handler_is_tried_again_while_others_go_on<C: Store>() {
     settings.backoff = Duration::from_millis(50);
     settings.backoff_max = Duration::from_millis(50);
     let builder = Inbox::new(BILLING, C::pool(&database), Arc::new(feed.clone()), "q")
-        .on(move |tx: &mut C, payment: &Payment, context: &Context<'_>| {
+        .on(ReplaySafe, move |tx: &mut C, payment: &Payment, context: &Context<'_>| {
             C::credit(tx, &payment.account, payment.cents)?;
             if payment.payment == "bad" {
                 assert_eq!(context.attempt(), counted.fetch_add(1, Ordering::SeqCst) + 1);
@@ -108,6 +108,7 @@ async fn a_rejected_message_is_parked_at_once<C: Store>() {
     let database = C::database();
     let feed = Feed::new();
     let builder = Inbox::new(BILLING, C::pool(&database), Arc::new(feed.clone()), "q").on(
+        ReplaySafe,
         |tx: &mut C, payment: &Payment, _: &Context<'_>| {
             C::credit(tx, &payment.account, payment.cents)?;
             Err::<(), _>(Failure::reject("no such account"))
@@ -131,6 +132,7 @@ struct Priced {
 }
 
 impl<C: Store> Handler<C> for Priced {
+    const ON_REPLAY: OnReplay = ReplaySafe;
     type Event = Payment;
     type Prepared = i64;
     type Receipt = i64;
@@ -231,7 +233,7 @@ async fn shutdown_finishes_what_runs_and_releases_what_waits<C: Store>() {
     settings.backoff_max = Duration::from_secs(3600);
     settings.concurrency = 1;
     let builder = Inbox::new(BILLING, C::pool(&database), Arc::new(feed.clone()), "q")
-        .on(move |tx: &mut C, payment: &Payment, _: &Context<'_>| {
+        .on(ReplaySafe, move |tx: &mut C, payment: &Payment, _: &Context<'_>| {
             if payment.payment == "waits" {
                 return Err(Failure::retry("in an hour"));
             }
@@ -297,7 +299,7 @@ async fn a_cause_is_handed_to_the_handler<C: Store>() {
     let causes = Arc::new(Mutex::new(Vec::new()));
     let noted = causes.clone();
     let builder = Inbox::new(BILLING, C::pool(&database), Arc::new(feed.clone()), "q")
-        .on(move |_: &mut C, _: &Payment, context: &Context<'_>| {
+        .on(ReplaySafe, move |_: &mut C, _: &Payment, context: &Context<'_>| {
             let owned = context
                 .cause()
                 .map(|(correlation, cause)| (correlation.to_owned(), cause.to_owned()));

@@ -3,14 +3,13 @@ use std::time::Duration;
 use diesel::connection::LoadConnection;
 use diesel::pg::Pg;
 use diesel::result::Error;
-use diesel::sql_types::{BigInt, Binary, Bool, Integer, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
 use message::OperationKey;
 
-use super::statement::{Bind, Statement};
-use super::{First, Operation, Parked, Row};
 use crate::Consumer;
-use crate::park::NewParked;
+use crate::store::statement::{Bind, Statement};
+use crate::store::{First, Operation, Row, fingerprint, time};
 
 /// Writes the row unless it is there; true if it wrote it. Waits while another transaction has
 /// written it and not ended yet.
@@ -101,7 +100,7 @@ pub(crate) fn count_repeat<C: LoadConnection<Backend = Pg>>(
         same,
         message_id,
         result,
-        applied_at: super::time(at),
+        applied_at: time(at),
     }))
 }
 
@@ -169,84 +168,13 @@ pub(crate) fn operation<C: LoadConnection<Backend = Pg>>(
     .optional()?;
     let Some(found) = found else { return Ok(None) };
     Ok(Some(Operation {
-        fingerprint: super::fingerprint(found.0)?,
+        fingerprint: fingerprint(found.0)?,
         message_id: found.1,
         result: found.2,
-        applied_at: super::time(found.3),
+        applied_at: time(found.3),
         duplicates: found.4,
-        last_duplicate_at: found.5.map(super::time),
+        last_duplicate_at: found.5.map(time),
         conflicts: found.6,
-        last_conflict_at: found.7.map(super::time),
+        last_conflict_at: found.7.map(time),
     }))
-}
-
-/// Parks a delivery, or counts it where the same one is parked already; returns the row's number.
-pub(crate) fn park<C: LoadConnection<Backend = Pg>>(
-    conn: &mut C,
-    parked: &NewParked<'_>,
-) -> QueryResult<i64> {
-    Statement::<14, BigInt>::new(
-        "INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, message_id, kind, scope, operation,
-                                   exchange, routing_key, headers, content_type, payload)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS jsonb), ?, ?)
-         ON CONFLICT (consumer, digest) DO UPDATE SET
-             deliveries = inbox_parked.deliveries + 1,
-             last_parked_at = clock_timestamp(),
-             reason = excluded.reason,
-             detail = excluded.detail,
-             attempts = excluded.attempts,
-             scope = excluded.scope,
-             operation = excluded.operation
-         RETURNING id",
-        [
-            Bind::Text(parked.consumer.0),
-            Bind::Text(parked.reason.as_str()),
-            Bind::Text(&parked.detail),
-            Bind::Integer(parked.attempts),
-            Bind::Bytes(parked.digest.as_bytes()),
-            Bind::MaybeText(parked.message_id.as_deref()),
-            Bind::MaybeText(parked.kind.as_deref()),
-            Bind::MaybeText(parked.operation.map(OperationKey::scope)),
-            Bind::MaybeText(parked.operation.map(OperationKey::id)),
-            Bind::Text(&parked.exchange),
-            Bind::Text(&parked.routing_key),
-            Bind::Text(&parked.headers),
-            Bind::MaybeText(parked.content_type.as_deref()),
-            Bind::Bytes(parked.payload),
-        ],
-    )
-    .get_result(conn)
-}
-
-/// Parked deliveries with a greater number than `after`, in order of their numbers.
-pub(crate) fn parked<C: LoadConnection<Backend = Pg>>(
-    conn: &mut C,
-    consumer: Consumer<'_>,
-    after: i64,
-    limit: i64,
-) -> QueryResult<Vec<Parked>> {
-    type Columns = (
-        (BigInt, Text, Text, Integer, BigInt),
-        (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>),
-        (Text, Text, Text, Nullable<Text>, Binary),
-        (BigInt, BigInt),
-    );
-    type Values = (
-        (i64, String, String, i32, i64),
-        (Option<String>, Option<String>, Option<String>, Option<String>),
-        (String, String, String, Option<String>, Vec<u8>),
-        (i64, i64),
-    );
-    let rows: Vec<Values> = Statement::<3, Columns>::new(
-        "SELECT id, reason, detail, attempts, deliveries, message_id, kind, scope, operation,
-                exchange, routing_key, CAST(headers AS text), content_type, payload,
-                CAST(extract(epoch FROM parked_at) * 1000000 AS bigint),
-                CAST(extract(epoch FROM last_parked_at) * 1000000 AS bigint)
-         FROM inbox_parked WHERE consumer = ? AND id > ? ORDER BY id LIMIT ?",
-        [Bind::Text(consumer.0), Bind::BigInt(after), Bind::BigInt(limit)],
-    )
-    .load(conn)?;
-    rows.into_iter()
-        .map(|(about, names, message, times)| super::parked_row(about, names, message, times))
-        .collect()
 }

@@ -1,0 +1,4 @@
+//! The inbox on PostgreSQL.
+
+pub(crate) mod operation;
+pub(crate) mod parked;

@@ -1,0 +1,4 @@
+//! The inbox on SQLite.
+
+pub(crate) mod operation;
+pub(crate) mod parked;
