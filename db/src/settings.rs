@@ -17,7 +17,7 @@ pub struct Settings {
     /// below `statement_timeout`. Zero means no limit on PostgreSQL and no wait on SQLite.
     pub lock_timeout: Duration,
     /// After this long idle inside a transaction PostgreSQL ends the session, so that a stuck
-    /// process does not hold its locks for ever. Default 5 min, zero for never.
+    /// process does not hold its locks for ever. Default 60 s, zero for never.
     pub idle_in_transaction_timeout: Duration,
     /// After this long without an acknowledgement from a silent peer the connection to PostgreSQL
     /// is given up, while statements are under way. Default 30 s. Ignored where the address sets
@@ -54,7 +54,7 @@ impl Default for Settings {
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(60),
             lock_timeout: Duration::from_secs(10),
-            idle_in_transaction_timeout: Duration::from_secs(300),
+            idle_in_transaction_timeout: Duration::from_secs(60),
             tcp_user_timeout: Duration::from_secs(30),
             application_name: "counterfoil".to_owned(),
             transaction_pooler: false,

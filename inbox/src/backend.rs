@@ -5,6 +5,8 @@ use diesel::connection::LoadConnection;
 
 use crate::Consumer;
 use crate::park::NewParked;
+use crate::parking::Parking;
+use crate::store::retry::{Due, Lease, Start};
 use crate::store::{First, Operation, Parked, Row};
 use message::OperationKey;
 
@@ -57,6 +59,78 @@ pub trait InboxBackend: diesel::backend::Backend + sealed::Sealed + Sized {
         after: i64,
         limit: i64,
     ) -> QueryResult<Vec<Parked>>;
+
+    #[doc(hidden)]
+    fn take_due<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        lease: i64,
+        limit: i64,
+    ) -> QueryResult<Vec<Due>>;
+
+    #[doc(hidden)]
+    fn resolve<C: LoadConnection<Backend = Self>>(conn: &mut C, lease: &Lease)
+    -> QueryResult<bool>;
+
+    #[doc(hidden)]
+    fn put_back<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        lease: &Lease,
+        parking: &Parking,
+    ) -> QueryResult<bool>;
+
+    #[doc(hidden)]
+    fn untake<C: LoadConnection<Backend = Self>>(conn: &mut C, lease: &Lease) -> QueryResult<()>;
+
+    #[doc(hidden)]
+    fn start<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        digest: &[u8],
+    ) -> QueryResult<Start>;
+
+    #[doc(hidden)]
+    fn finish<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        digest: &[u8],
+    ) -> QueryResult<()>;
+
+    #[doc(hidden)]
+    fn head_of_key<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        key: &str,
+        skip: bool,
+    ) -> QueryResult<Option<i64>>;
+
+    #[doc(hidden)]
+    fn promote<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        key: &str,
+        skip: bool,
+    ) -> QueryResult<bool>;
+
+    #[doc(hidden)]
+    fn promote_all<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        skip: bool,
+    ) -> QueryResult<usize>;
+
+    #[doc(hidden)]
+    fn disband<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+    ) -> QueryResult<usize>;
+
+    #[doc(hidden)]
+    fn pass_time<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        time: i64,
+    ) -> QueryResult<()>;
 }
 
 mod sealed {
@@ -130,6 +204,94 @@ macro_rules! backend {
                 limit: i64,
             ) -> QueryResult<Vec<Parked>> {
                 crate::store::$store::parked::parked(conn, consumer, after, limit)
+            }
+
+            fn take_due<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                lease: i64,
+                limit: i64,
+            ) -> QueryResult<Vec<Due>> {
+                crate::store::$store::retry::take_due(conn, consumer, lease, limit)
+            }
+
+            fn resolve<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                lease: &Lease,
+            ) -> QueryResult<bool> {
+                crate::store::$store::retry::resolve(conn, lease)
+            }
+
+            fn put_back<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                lease: &Lease,
+                parking: &Parking,
+            ) -> QueryResult<bool> {
+                crate::store::$store::retry::put_back(conn, lease, parking)
+            }
+
+            fn untake<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                lease: &Lease,
+            ) -> QueryResult<()> {
+                crate::store::$store::retry::untake(conn, lease)
+            }
+
+            fn start<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                digest: &[u8],
+            ) -> QueryResult<Start> {
+                crate::store::$store::retry::start(conn, consumer, digest)
+            }
+
+            fn finish<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                digest: &[u8],
+            ) -> QueryResult<()> {
+                crate::store::$store::retry::finish(conn, consumer, digest)
+            }
+
+            fn head_of_key<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                key: &str,
+                skip: bool,
+            ) -> QueryResult<Option<i64>> {
+                crate::store::$store::order::head_of_key(conn, consumer, key, skip)
+            }
+
+            fn promote<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                key: &str,
+                skip: bool,
+            ) -> QueryResult<bool> {
+                crate::store::$store::order::promote(conn, consumer, key, skip)
+            }
+
+            fn promote_all<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                skip: bool,
+            ) -> QueryResult<usize> {
+                crate::store::$store::order::promote_all(conn, consumer, skip)
+            }
+
+            fn disband<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+            ) -> QueryResult<usize> {
+                crate::store::$store::order::disband(conn, consumer)
+            }
+
+            fn pass_time<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                time: i64,
+            ) -> QueryResult<()> {
+                crate::store::$store::retry::pass_time(conn, consumer, time)
             }
         }
     };

@@ -11,7 +11,11 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// The pause after the `failures`-th failure in a row, from 1.
     pub(crate) fn pause(&self, failures: u32) -> Duration {
-        let full = self.full(failures);
+        Self::shortened(self.full(failures))
+    }
+
+    /// A pause shortened at random by up to half.
+    pub(crate) fn shortened(full: Duration) -> Duration {
         full.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 

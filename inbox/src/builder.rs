@@ -108,6 +108,12 @@ impl<C: InboxConnection> Builder<C> {
         self
     }
 
+    /// Sets [`Settings::ordered`].
+    pub fn ordered(mut self) -> Self {
+        self.settings.ordered = true;
+        self
+    }
+
     /// Is told of every delivery that has ended, after its answer went to the broker: for metrics and
     /// alerts of your own, and as the signal to wait for in tests. Runs on the async threads; keep it
     /// short. The last one given counts.
@@ -123,7 +129,7 @@ impl<C: InboxConnection> Builder<C> {
     pub fn build(mut self) -> Result<Inbox<C>, BuildError> {
         check_name("consumer", &self.consumer)?;
         check_name("queue", &self.queue)?;
-        self.settings.check(self.db.settings().pool_size)?;
+        self.settings.check(self.db.settings())?;
         if self.handlers.is_empty() {
             return Err(BuildError::NoHandlers);
         }

@@ -2,16 +2,22 @@ use std::fmt;
 
 use message::OperationKey;
 
-/// How a delivery ended. Each delivery ends in exactly one of these, each is counted, and all but the
-/// last two are acknowledged, after the commit.
+/// How a delivery, or the retry of a parked message, ended. Each ends in exactly one of these, each is
+/// counted, and a delivery is acknowledged in all but the last two, after the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
     /// Its handler ran and committed.
     Applied,
+    /// Its handler ran, found the event out of date ([`Context::mark_stale`](crate::Context::mark_stale))
+    /// and committed.
+    Stale,
     /// The operation took effect before; the handler did not run.
     Duplicate,
-    /// Kept in `inbox_parked` until somebody decides.
+    /// Kept in `inbox_parked`: to be tried again, or until somebody decides.
     Parked(Reason),
+    /// The retry of a parked message that somebody else has answered meanwhile: another process, or an
+    /// operator. Rolled back.
+    Overtaken,
     /// The database could not be used, or another transaction held the operation, for longer than
     /// [`Settings::hold`](crate::Settings::hold). Given back to the queue; if a COMMIT was under way
     /// its row decides at the next delivery.
@@ -37,11 +43,27 @@ pub enum Reason {
     Rejected,
     /// The handler failed as often as it may.
     Exhausted,
+    /// The handler failed; tried again when due.
+    Failed,
+    /// The handler gave no answer within [`Settings::handler_deadline`](crate::Settings::handler_deadline);
+    /// tried again when due.
+    Hung,
+    /// It came before its time; tried again until
+    /// [`Settings::early_for`](crate::Settings::early_for) has passed.
+    Early,
+    /// The handler asked for a decision.
+    Review,
+    /// It waits behind an earlier parked message of its ordering key.
+    Behind,
+    /// It was begun again and again without ever coming to an end: it seems to kill its process.
+    Crashed,
+    /// A replay of a handler with side effects that was not forced for this consumer.
+    ReplayRefused,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 14] = [
         Self::Undecodable,
         Self::UnknownKind,
         Self::UnknownVersion,
@@ -49,6 +71,13 @@ impl Reason {
         Self::Conflict,
         Self::Rejected,
         Self::Exhausted,
+        Self::Failed,
+        Self::Hung,
+        Self::Early,
+        Self::Review,
+        Self::Behind,
+        Self::Crashed,
+        Self::ReplayRefused,
     ];
 
     /// As stored in `inbox_parked.reason` and used as a metric label.
@@ -62,6 +91,13 @@ impl Reason {
             Self::Conflict => "conflict",
             Self::Rejected => "rejected",
             Self::Exhausted => "exhausted",
+            Self::Failed => "failed",
+            Self::Hung => "hung",
+            Self::Early => "early",
+            Self::Review => "review",
+            Self::Behind => "behind",
+            Self::Crashed => "crashed",
+            Self::ReplayRefused => "replay_refused",
         }
     }
 
@@ -78,8 +114,9 @@ impl fmt::Display for Reason {
 
 impl Ending {
     /// Every ending.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 20] = [
         Self::Applied,
+        Self::Stale,
         Self::Duplicate,
         Self::Parked(Reason::Undecodable),
         Self::Parked(Reason::UnknownKind),
@@ -88,6 +125,14 @@ impl Ending {
         Self::Parked(Reason::Conflict),
         Self::Parked(Reason::Rejected),
         Self::Parked(Reason::Exhausted),
+        Self::Parked(Reason::Failed),
+        Self::Parked(Reason::Hung),
+        Self::Parked(Reason::Early),
+        Self::Parked(Reason::Review),
+        Self::Parked(Reason::Behind),
+        Self::Parked(Reason::Crashed),
+        Self::Parked(Reason::ReplayRefused),
+        Self::Overtaken,
         Self::Unsettled,
         Self::Released,
     ];
@@ -97,8 +142,10 @@ impl Ending {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
+            Self::Stale => "stale",
             Self::Duplicate => "duplicate",
             Self::Parked(reason) => reason.as_str(),
+            Self::Overtaken => "overtaken",
             Self::Unsettled => "unsettled",
             Self::Released => "released",
         }
@@ -123,10 +170,13 @@ pub struct Ended<'a> {
     pub operation: Option<&'a OperationKey>,
     /// How it ended.
     pub ending: Ending,
-    /// How often the handler was run, transactions repeated over contention not counted.
+    /// How often the handler was run for this message until now, also before it was parked;
+    /// transactions repeated over contention are not counted, nor are runs that came too early.
     pub attempts: u32,
+    /// Whether this was the retry of a parked message, of which the broker knows nothing any more.
+    pub retried: bool,
     /// Whether the broker took the answer. If not the message comes again, as a duplicate where it
-    /// was applied.
+    /// was applied. True for a retry.
     pub answered: bool,
 }
 

@@ -4,40 +4,49 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use db::{CallError, Db};
-use message::OperationKey;
 use tokio::select;
+use tokio::sync::RwLock;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use transport::Delivery;
 
 use crate::attempt::{Step, Verdict};
 use crate::backend::InboxBackend;
 use crate::builder::{InboxConnection, Observer};
 use crate::ending::{Ended, Ending, Reason};
-use crate::incoming::Incoming;
-use crate::park::NewParked;
+use crate::lot::Alarm;
+use crate::parking::{Next, Parking};
+use crate::replay::Replayed;
 use crate::route::{Job, Refusal, Routes};
-use crate::slot::Slot;
+use crate::store::retry::Start;
 use crate::telemetry::Telemetry;
+use crate::unit::{Ready, Task, Unit};
 use crate::{Consumer, Settings};
 
-/// Brings each delivery to its ending.
+/// Brings each message to its ending.
 pub(crate) struct Engine<C: InboxConnection> {
     pub(crate) consumer: String,
     pub(crate) db: Db<C>,
     pub(crate) settings: Settings,
     pub(crate) telemetry: Telemetry,
     pub(crate) stop: CancellationToken,
+    /// Rings when a parked message may be due earlier than the next look at the lot.
+    pub(crate) alarm: Alarm,
+    /// Held shared by everything at work, alone by what is suspected of killing its process.
+    quarantine: RwLock<()>,
     routes: Routes<C>,
     observer: Option<Observer>,
 }
 
-/// How long a delivery has been waiting for the database without an answer.
+/// How long a message has been waiting for the database without an answer.
 #[derive(Default)]
 struct Patience {
     since: Option<Instant>,
     waits: u32,
 }
+
+/// Starts without an end after which a message is begun with nothing beside it. One can be bad luck,
+/// the company of the message that did it.
+const SUSPICIOUS: u32 = 2;
 
 impl<C: InboxConnection> Engine<C> {
     pub(crate) fn new(
@@ -47,8 +56,17 @@ impl<C: InboxConnection> Engine<C> {
         routes: Routes<C>,
         observer: Option<Observer>,
     ) -> Self {
-        let telemetry = Telemetry::new(&consumer);
-        Self { consumer, db, settings, telemetry, stop: CancellationToken::new(), routes, observer }
+        Self {
+            telemetry: Telemetry::new(&consumer),
+            consumer,
+            db,
+            settings,
+            stop: CancellationToken::new(),
+            alarm: Alarm::default(),
+            quarantine: RwLock::default(),
+            routes,
+            observer,
+        }
     }
 
     /// Takes its counters from the recorder that is installed by now.
@@ -57,151 +75,249 @@ impl<C: InboxConnection> Engine<C> {
         self
     }
 
-    /// From receipt to answer.
-    pub(crate) async fn settle(self: Arc<Self>, delivery: Delivery, mut slot: Slot) {
-        let started = Instant::now();
-        let (incoming, acker) = Incoming::split(delivery);
-        let incoming = Arc::new(incoming);
-        let mut attempts = 0;
-        let job = self.job(&incoming).map(Arc::new);
-        let ending = match &job {
-            Ok(job) => self.apply(&incoming, job, &mut attempts, &mut slot).await,
-            Err(refusal) => {
-                let mut patience = Patience::default();
-                self.park(&incoming, None, refusal.reason, &refusal.detail, 0, &mut patience).await
-            }
-        };
-        let answered = match ending {
-            Ending::Applied | Ending::Duplicate | Ending::Parked(_) => acker.ack().await,
-            Ending::Unsettled => acker.requeue().await,
-            // Unanswered, it goes back with the subscription: in order with what was not begun.
-            Ending::Released => Ok(()),
-        };
-        if let Err(error) = &answered {
-            self.telemetry.answers_lost.increment(1);
-            tracing::debug!(consumer = self.consumer, reason = %error, "the answer was lost");
-        }
-        self.telemetry.ended(ending, started.elapsed());
-        if let Some(observer) = &self.observer {
-            observer(&Ended {
-                message_id: incoming.message_id.as_deref(),
-                kind: incoming.kind.as_deref(),
-                operation: job.as_ref().ok().map(|job| &job.operation),
-                ending,
-                attempts,
-                answered: answered.is_ok(),
-            });
-        }
-        // Held until here: shutdown waits for the answer, and so does the next delivery.
-        drop(slot);
-    }
-
     /// Key functions and `Deserialize` are the user's code and can panic on one message.
-    fn job(&self, incoming: &Incoming) -> Result<Job<C>, Refusal> {
-        catch_unwind(AssertUnwindSafe(|| self.routes.job(incoming))).unwrap_or_else(|panic| {
-            self.telemetry.panics.increment(1);
-            let detail = format!("decoding it panicked: {}", panic_text(&*panic));
-            Err(Refusal::new(Reason::Undecodable, detail))
+    pub(crate) fn decoded<'a>(&self, task: &'a Task<C>) -> &'a Result<Arc<Job<C>>, Refusal> {
+        task.decoded(|| {
+            catch_unwind(AssertUnwindSafe(|| self.routes.job(&task.incoming))).unwrap_or_else(
+                |panic| {
+                    self.telemetry.panics.increment(1);
+                    let detail = format!("decoding it panicked: {}", panic_text(&*panic));
+                    Err(Refusal::new(Reason::Undecodable, detail))
+                },
+            )
         })
     }
 
-    async fn apply(
-        self: &Arc<Self>,
-        incoming: &Arc<Incoming>,
-        job: &Arc<Job<C>>,
-        attempts: &mut u32,
-        slot: &mut Slot,
-    ) -> Ending {
+    /// From receipt to answer.
+    pub(crate) async fn settle(self: &Arc<Self>, unit: Unit<C>) {
+        if unit.is_lost() {
+            return;
+        }
+        let task = unit.task.clone();
+        let (ending, attempts) = self.conclude(&task).await;
+        let answered = match unit.reply {
+            None => true,
+            Some(reply) => {
+                let answered = match ending {
+                    Ending::Unsettled => reply.acker.requeue().await,
+                    // Unanswered, it goes back with the subscription: in order with what was not begun.
+                    Ending::Released => Ok(()),
+                    Ending::Applied
+                    | Ending::Stale
+                    | Ending::Duplicate
+                    | Ending::Parked(_)
+                    | Ending::Overtaken => reply.acker.ack().await,
+                };
+                if ending != Ending::Released {
+                    reply.ticket.answered();
+                }
+                if let Err(error) = &answered {
+                    self.telemetry.answers_lost.increment(1);
+                    tracing::debug!(consumer = self.consumer, reason = %error, "the answer was lost");
+                }
+                answered.is_ok()
+            }
+        };
+        self.tell(&task, ending, attempts, answered, unit.received);
+    }
+
+    /// Counts an ending and tells the observer.
+    pub(crate) fn tell(
+        &self,
+        task: &Task<C>,
+        ending: Ending,
+        attempts: u32,
+        answered: bool,
+        received: Instant,
+    ) {
+        let retried = task.lease.is_some();
+        self.telemetry.ended(ending, retried, received.elapsed());
+        if let Some(observer) = &self.observer {
+            let job = self.decoded(task).as_ref();
+            observer(&Ended {
+                message_id: task.incoming.message_id.as_deref(),
+                kind: task.incoming.kind.as_deref(),
+                operation: job.ok().map(|job| &job.operation),
+                ending,
+                attempts,
+                retried,
+                answered,
+            });
+        }
+    }
+
+    /// The ending, and how often the handler ran until then.
+    async fn conclude(self: &Arc<Self>, task: &Arc<Task<C>>) -> (Ending, u32) {
         let mut patience = Patience::default();
-        let operation = Some(&job.operation);
+        let starts = match self.start(task, &mut patience).await {
+            Ok(starts) => starts,
+            Err(ending) => return (ending, task.attempts()),
+        };
+        let ended = if starts > self.settings.crash_limit {
+            let detail = format!("begun {} times without ever coming to an end", starts - 1);
+            let parking = Parking::for_review(Reason::Crashed, detail, task.attempts());
+            (self.park(task, None, parking, &mut patience).await, task.attempts())
+        } else if starts >= SUSPICIOUS {
+            let _alone = self.quarantine.write().await;
+            self.work(task, &mut patience).await
+        } else {
+            let _shared = self.quarantine.read().await;
+            self.work(task, &mut patience).await
+        };
+        if matches!(ended.0, Ending::Released | Ending::Unsettled) {
+            self.unstart(task).await;
+        }
+        ended
+    }
+
+    /// How often the message was begun since it last came to an end; the ending where it need not begin.
+    /// A first delivery is not looked up.
+    async fn start(
+        self: &Arc<Self>,
+        task: &Arc<Task<C>>,
+        patience: &mut Patience,
+    ) -> Result<u32, Ending> {
+        if let Some(lease) = &task.lease {
+            return Ok(lease.starts);
+        }
+        let Some(digest) = task.digest else { return Ok(0) };
         loop {
-            let attempt = *attempts + 1;
-            let step = self.attempt(incoming, job, attempt).await;
+            let engine = self.clone();
+            let started = self.db.call(move |conn| {
+                let consumer = Consumer(&engine.consumer);
+                conn.write(|tx| C::Backend::start(tx, consumer, digest.as_bytes()))
+            });
+            let error: CallError<diesel::result::Error> = match started.await {
+                Ok(Start::Begun { starts }) => return Ok(starts),
+                Ok(Start::Parked { reason, .. }) => return Err(Ending::Parked(reason)),
+                Err(error) => error,
+            };
+            let reason = format!("cannot count a redelivery: {error}");
+            if let Some(ending) = self.wait(patience, &reason).await {
+                return Err(ending);
+            }
+        }
+    }
+
+    /// What was begun and given back has not crashed. Where the database cannot be told it counts as if.
+    async fn unstart(self: &Arc<Self>, task: &Arc<Task<C>>) {
+        if task.lease.is_none() && task.digest.is_none() {
+            return;
+        }
+        let (engine, task) = (self.clone(), task.clone());
+        let told: Result<(), CallError<diesel::result::Error>> = self
+            .db
+            .call(move |conn| {
+                conn.write(|tx| {
+                    if let Some(lease) = &task.lease {
+                        C::Backend::untake(tx, lease)?;
+                    }
+                    if let Some(digest) = &task.digest {
+                        C::Backend::finish(tx, Consumer(&engine.consumer), digest.as_bytes())?;
+                    }
+                    Ok(())
+                })
+            })
+            .await;
+        if let Err(error) = told {
+            tracing::debug!(consumer = self.consumer, reason = %error, "a start could not be taken back");
+        }
+    }
+
+    async fn work(self: &Arc<Self>, task: &Arc<Task<C>>, patience: &mut Patience) -> (Ending, u32) {
+        let mut attempts = task.attempts();
+        let ready = match self.admitted(task) {
+            Ok(ready) => ready,
+            Err(refusal) => {
+                let parking = Parking::for_review(refusal.reason, refusal.detail, attempts);
+                return (self.park(task, None, parking, patience).await, attempts);
+            }
+        };
+        loop {
+            let step = self.attempt(&ready, attempts + 1).await;
             if !matches!(step, Step::Wait(_)) {
-                patience = Patience::default();
+                *patience = Patience::default();
             }
             match step {
-                Step::Committed(Verdict::Applied) => {
-                    *attempts = attempt;
-                    return Ending::Applied;
-                }
-                Step::Committed(Verdict::Duplicate) => return Ending::Duplicate,
-                Step::Committed(Verdict::Conflict { parked }) => {
-                    self.parked(incoming, Reason::Conflict, parked);
-                    return Ending::Parked(Reason::Conflict);
-                }
-                Step::Reject(reason) => {
-                    *attempts = attempt;
-                    return self
-                        .park(
-                            incoming,
-                            operation,
-                            Reason::Rejected,
-                            &reason,
-                            attempt,
-                            &mut patience,
-                        )
-                        .await;
-                }
-                Step::Fail(detail) => {
-                    *attempts = attempt;
-                    if attempt >= self.settings.max_attempts {
-                        return self
-                            .park(
-                                incoming,
-                                operation,
-                                Reason::Exhausted,
-                                &detail,
-                                attempt,
-                                &mut patience,
-                            )
-                            .await;
+                Step::Committed(verdict) => {
+                    if matches!(verdict, Verdict::Applied | Verdict::Stale) {
+                        attempts += 1;
                     }
-                    self.telemetry.attempts_failed.increment(1);
-                    let pause = self.settings.attempts_backoff().pause(attempt);
-                    tracing::debug!(consumer = self.consumer, attempt, ?pause, "an attempt failed");
-                    if !slot.lend(pause, &self.stop).await {
-                        return Ending::Released;
-                    }
+                    return (self.committed(task, verdict), attempts);
+                }
+                Step::Overtaken => return (Ending::Overtaken, attempts),
+                Step::Fault(fault) => {
+                    let age = task.lease.map_or_else(Default::default, |lease| lease.age);
+                    let parking = self.settings.parking(fault, attempts + 1, age);
+                    attempts = parking.attempts;
+                    return (self.park(task, Some(&ready), parking, patience).await, attempts);
                 }
                 Step::Wait(reason) => {
-                    if let Some(ending) = self.wait(&mut patience, &reason).await {
-                        return ending;
+                    if let Some(ending) = self.wait(patience, &reason).await {
+                        return (ending, attempts);
                     }
                 }
+            }
+        }
+    }
+
+    /// Decoded, and allowed to run.
+    pub(crate) fn admitted(&self, task: &Arc<Task<C>>) -> Result<Ready<C>, Refusal> {
+        let job = match self.decoded(task) {
+            Ok(job) => job.clone(),
+            Err(Refusal { reason, detail }) => return Err(Refusal::new(*reason, detail.clone())),
+        };
+        // Nothing but an operator's decision makes a refused one due again.
+        let decided = task.lease.is_some_and(|lease| lease.reason == Reason::ReplayRefused);
+        match Replayed::of(&task.incoming) {
+            Some(replayed)
+                if !decided && !replayed.may_run(Consumer(&self.consumer), job.on_replay) =>
+            {
+                let detail = format!(
+                    "replay {} reached a handler with side effects and was not forced for consumer {}",
+                    replayed.id(),
+                    self.consumer
+                );
+                Err(Refusal::new(Reason::ReplayRefused, detail))
+            }
+            _ => Ok(Ready { task: task.clone(), job }),
+        }
+    }
+
+    pub(crate) fn committed(&self, task: &Task<C>, verdict: Verdict) -> Ending {
+        match verdict {
+            Verdict::Applied => Ending::Applied,
+            Verdict::Stale => Ending::Stale,
+            Verdict::Duplicate => Ending::Duplicate,
+            Verdict::Parked { id, reason } => {
+                self.parked(task, reason, id);
+                Ending::Parked(reason)
             }
         }
     }
 
     async fn park(
         self: &Arc<Self>,
-        incoming: &Arc<Incoming>,
-        operation: Option<&OperationKey>,
-        reason: Reason,
-        detail: &str,
-        attempts: u32,
+        task: &Arc<Task<C>>,
+        ready: Option<&Ready<C>>,
+        parking: Parking,
         patience: &mut Patience,
     ) -> Ending {
+        let parking = Arc::new(parking);
         loop {
-            let (engine, message, detail) = (self.clone(), incoming.clone(), detail.to_owned());
-            let operation = operation.cloned();
+            let (engine, message, words) = (self.clone(), task.clone(), parking.clone());
+            let ready = ready.cloned();
             let parked = self.db.call(move |conn| {
-                let consumer = Consumer(&engine.consumer);
-                let row = NewParked::new(
-                    consumer,
-                    &message,
-                    operation.as_ref(),
-                    reason,
-                    &detail,
-                    attempts,
-                );
-                conn.write(|tx| C::Backend::park(tx, &row))
+                conn.write(|tx| engine.park_task(tx, &message, ready.as_ref(), &words))
             });
-            let error: CallError<diesel::result::Error> = match parked.await {
-                Ok(id) => {
-                    self.parked(incoming, reason, id);
-                    return Ending::Parked(reason);
+            let error = match parked.await {
+                Ok(Some(verdict)) => {
+                    if let Next::Retry(after) = parking.next {
+                        self.alarm.set(after);
+                    }
+                    return self.committed(task, verdict);
                 }
+                Ok(None) => return Ending::Overtaken,
                 Err(error) => error,
             };
             if let Some(ending) = self.wait(patience, &format!("cannot park: {error}")).await {
@@ -210,12 +326,20 @@ impl<C: InboxConnection> Engine<C> {
         }
     }
 
-    fn parked(&self, incoming: &Incoming, reason: Reason, id: i64) {
-        let message_id = incoming.message_id.as_deref();
-        tracing::warn!(consumer = self.consumer, parked = id, %reason, message_id, "parked a message");
+    fn parked(&self, task: &Task<C>, reason: Reason, id: i64) {
+        let message_id = task.incoming.message_id.as_deref();
+        match reason {
+            // The usual course of things; what it comes to is said then.
+            Reason::Failed | Reason::Early | Reason::Behind => {
+                tracing::debug!(consumer = self.consumer, parked = id, %reason, message_id, "parked a message");
+            }
+            _ => {
+                tracing::warn!(consumer = self.consumer, parked = id, %reason, message_id, "parked a message");
+            }
+        }
     }
 
-    /// A pause that spends no attempt, keeping the slot: while the database is away nobody else needs
+    /// A pause that spends no attempt, keeping the place: while the database is away nobody else needs
     /// it. The ending where there is nothing more to wait for.
     async fn wait(&self, patience: &mut Patience, reason: &str) -> Option<Ending> {
         let waited = patience.since.get_or_insert_with(Instant::now).elapsed();

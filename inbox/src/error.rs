@@ -111,6 +111,18 @@ pub enum BuildError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A handler that hangs would hold its operation in the database for longer than the inbox waits.
+    #[error(
+        "{limit} of the database is {value:?} and handler_deadline {deadline:?}; lower the first (zero means no limit) or raise the second"
+    )]
+    OutlivesDeadline {
+        /// Its name in [`db::Settings`].
+        limit: &'static str,
+        /// Its value.
+        value: std::time::Duration,
+        /// [`Settings::handler_deadline`](crate::Settings::handler_deadline).
+        deadline: std::time::Duration,
+    },
     /// Workers would wait for each other's connections.
     #[error(
         "concurrency is {concurrency} and the pool holds {pool_size} connections; raise the pool size to at least the concurrency, or lower that"

@@ -1,21 +1,41 @@
 use std::fmt;
+use std::time::Duration;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a handler says should happen with a message it could not apply. Its transaction is rolled back
-/// either way.
+/// either way, and the message is kept in `inbox_parked` before it is acknowledged.
 ///
 /// `?` turns any error into [`Failure::Retry`]. It deliberately is no `std::error::Error` itself: that
 /// is what makes this conversion possible.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
-    /// Try again: after a pause, up to [`Settings::max_attempts`](crate::Settings::max_attempts)
-    /// times, then park it as exhausted. A database error among its sources that means contention
-    /// repeats the transaction at once instead, and one that means the database is unavailable waits
-    /// for it; neither spends an attempt.
+    /// Try again after a pause that grows, up to
+    /// [`Settings::max_attempts`](crate::Settings::max_attempts) runs; then a person decides. A
+    /// database error among its sources that means contention repeats the transaction at once
+    /// instead, and one that means the database is unavailable waits for it; neither spends an attempt.
     Retry(Source),
-    /// It can never be applied: park it as rejected, now.
+    /// The same with a pause of the handler's choice, for example the one a provider asked for.
+    RetryAfter {
+        /// Why.
+        source: Source,
+        /// Not before so long from now, by the database's clock. At most a year.
+        after: Duration,
+    },
+    /// It came before its time: what it builds on is not there yet. Kept and tried again, without
+    /// spending attempts, for as long as [`Settings::early_for`](crate::Settings::early_for); then a
+    /// person decides.
+    Early {
+        /// What is missing.
+        reason: String,
+    },
+    /// A person has to decide, now.
+    Review {
+        /// What about.
+        reason: String,
+    },
+    /// It can never be applied. Kept as rejected, not tried again.
     Reject {
         /// Why, for the people who look at the parking lot.
         reason: String,
@@ -26,6 +46,21 @@ impl Failure {
     /// [`Failure::Retry`] from anything that can be an error: a text, `anyhow::Error`, …
     pub fn retry(source: impl Into<Source>) -> Self {
         Self::Retry(source.into())
+    }
+
+    /// [`Failure::RetryAfter`].
+    pub fn retry_after(after: Duration, source: impl Into<Source>) -> Self {
+        Self::RetryAfter { source: source.into(), after }
+    }
+
+    /// [`Failure::Early`].
+    pub fn early(reason: impl Into<String>) -> Self {
+        Self::Early { reason: reason.into() }
+    }
+
+    /// [`Failure::Review`].
+    pub fn review(reason: impl Into<String>) -> Self {
+        Self::Review { reason: reason.into() }
     }
 
     /// [`Failure::Reject`].
@@ -59,8 +94,10 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Retry(source) => f.write_str(&chain(&**source)),
-            Self::Reject { reason } => f.write_str(reason),
+            Self::Retry(source) | Self::RetryAfter { source, .. } => f.write_str(&chain(&**source)),
+            Self::Early { reason } | Self::Review { reason } | Self::Reject { reason } => {
+                f.write_str(reason)
+            }
         }
     }
 }

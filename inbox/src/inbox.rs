@@ -5,15 +5,18 @@ use std::sync::Arc;
 use db::{CallError, Class, Db, classify};
 use migrations::SchemaError;
 use tokio::select;
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{Subscriber, Subscription, Unavailable};
 
 use crate::builder::InboxConnection;
 use crate::engine::Engine;
+use crate::lanes::Lanes;
+use crate::lot::Lot;
+use crate::outstanding::Outstanding;
 use crate::route::Routes;
-use crate::slot::Slot;
+use crate::unit::Unit;
 use crate::{Builder, Consumer, RunError, Settings};
 
 /// Receives from one queue and applies each operation once.
@@ -49,8 +52,8 @@ impl<C: InboxConnection> Inbox<C> {
     }
 
     /// Receives and applies until `shutdown` completes; then receives no more, finishes the handlers
-    /// that are running, answers their deliveries and returns. Deliveries that wait between attempts
-    /// or have not begun go back to the queue.
+    /// that are running, answers their deliveries and returns. Deliveries that have not begun go back to
+    /// the queue, parked messages stay where they are.
     ///
     /// While the broker is unavailable it waits and subscribes anew, with growing pauses.
     ///
@@ -69,9 +72,12 @@ impl<C: InboxConnection> Inbox<C> {
             () = &mut shutdown => return Ok(()),
             checked = check_schema(&engine) => checked?,
         }
+        let workers = TaskTracker::new();
+        let lanes = Lanes::open(&engine, &workers);
+        workers.spawn(Lot::new(engine.clone(), lanes.clone()).watch());
         let receiving = Receiving {
-            permits: Arc::new(Semaphore::new(engine.settings.concurrency)),
-            running: TaskTracker::new(),
+            lanes,
+            workers,
             engine,
             subscriber: self.subscriber,
             queue: self.queue,
@@ -113,8 +119,8 @@ struct Receiving<C: InboxConnection> {
     engine: Arc<Engine<C>>,
     subscriber: Arc<dyn Subscriber>,
     queue: String,
-    permits: Arc<Semaphore>,
-    running: TaskTracker,
+    lanes: Arc<Lanes<C>>,
+    workers: TaskTracker,
     /// To subscribe or to receive, in a row.
     failures: u32,
     subscribed_before: bool,
@@ -147,8 +153,8 @@ impl<C: InboxConnection> Receiving<C> {
             }
         };
         self.engine.stop.cancel();
-        self.running.close();
-        self.running.wait().await;
+        self.workers.close();
+        self.workers.wait().await;
         // Only now: an answer is worth nothing on a subscription that has ended.
         drop(subscription);
         Ok(())
@@ -186,23 +192,23 @@ impl<C: InboxConnection> Receiving<C> {
         sleep(self.engine.settings.reconnect_backoff().pause(self.failures)).await;
     }
 
-    /// Hands deliveries to tasks of their own until the subscription ends.
+    /// Hands deliveries to the workers until the subscription ends.
     async fn receive(&mut self, subscription: &mut dyn Subscription) -> Unavailable {
-        loop {
+        let (among, lost) = (Arc::new(Outstanding::default()), CancellationToken::new());
+        let error = loop {
             match subscription.receive().await {
                 Ok(delivery) => {
                     // Not at subscribing: a queue that lets us subscribe and ends us at once would
                     // otherwise be asked without a pause.
                     self.failures = 0;
-                    // Not before receiving: a receiver that waits for the next message with a place in
-                    // hand would keep it from a delivery whose pause is over. A delivery dropped here
-                    // by shutdown is unanswered and goes back with the subscription.
-                    let slot = Slot::take(&self.permits).await;
-                    self.running.spawn(self.engine.clone().settle(delivery, slot));
+                    let unit = Unit::delivered(delivery, among.ticket(), lost.clone());
+                    self.lanes.hand_on(&self.engine, unit);
                 }
-                Err(error) => return error,
+                Err(error) => break error,
             }
-        }
+        };
+        lost.cancel();
+        error
     }
 }
 

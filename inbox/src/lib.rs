@@ -89,12 +89,13 @@
 //! ```
 //!
 //! What it does not promise: a handler that calls the world can do so twice ([`Handler::prepare`] says
-//! when), attempts are counted within one process, and messages of one ordering key can overtake each
-//! other unless [`Settings::concurrency`] is 1.
+//! when), and messages of one ordering key can overtake each other unless the inbox is
+//! [`ordered`](Builder::ordered).
 
 // Without a backend there is nowhere to keep anything; the crate still documents and compiles.
 #![cfg_attr(not(any(feature = "postgres", feature = "sqlite")), allow(dead_code))]
 
+mod apply;
 mod attempt;
 mod backend;
 mod backoff;
@@ -107,16 +108,21 @@ mod failure;
 mod handler;
 mod inbox;
 mod incoming;
+mod lanes;
+mod lot;
 mod once;
 mod operator;
+mod outstanding;
 mod park;
+mod parking;
 mod replay;
 mod route;
 mod settings;
-mod slot;
 mod stale;
 mod store;
 pub mod telemetry;
+pub mod testing;
+mod unit;
 
 pub use backend::InboxBackend;
 pub use builder::{Builder, InboxConnection};
@@ -131,4 +137,4 @@ pub use once::{Once, Outcome, once};
 pub use operator::{operation, parked};
 pub use replay::OnReplay::{self, ReplaySafe, SideEffects};
 pub use settings::Settings;
-pub use store::{Operation, Parked};
+pub use store::{Operation, Parked, ParkedState};

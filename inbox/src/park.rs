@@ -5,6 +5,7 @@ use message::{Fingerprint, MAX_NAME_BYTES, OperationKey};
 use crate::Consumer;
 use crate::ending::Reason;
 use crate::incoming::Incoming;
+use crate::parking::{Next, Parking};
 
 /// Longest detail kept, in bytes: enough for any error, and no payload copied into one.
 const MAX_DETAIL_BYTES: usize = 4096;
@@ -18,7 +19,9 @@ pub struct NewParked<'a> {
     pub(crate) consumer: Consumer<'a>,
     pub(crate) reason: Reason,
     pub(crate) detail: String,
+    pub(crate) next: Next,
     pub(crate) attempts: i32,
+    pub(crate) ordering_key: Option<Cow<'a, str>>,
     pub(crate) digest: Fingerprint,
     pub(crate) message_id: Option<Cow<'a, str>>,
     pub(crate) kind: Option<Cow<'a, str>>,
@@ -35,15 +38,16 @@ impl<'a> NewParked<'a> {
         consumer: Consumer<'a>,
         incoming: &'a Incoming,
         operation: Option<&'a OperationKey>,
-        reason: Reason,
-        detail: &str,
-        attempts: u32,
+        ordering_key: Option<&'a str>,
+        parking: &Parking,
     ) -> Self {
         Self {
             consumer,
-            reason,
-            detail: shortened(&without_nul(detail), MAX_DETAIL_BYTES).into_owned(),
-            attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
+            reason: parking.reason,
+            detail: detail(&parking.detail),
+            next: parking.next,
+            attempts: stored(parking.attempts),
+            ordering_key: ordering_key.map(clean),
             digest: digest(incoming),
             message_id: incoming.message_id.as_deref().map(clean),
             kind: incoming.kind.as_deref().map(clean),
@@ -55,6 +59,16 @@ impl<'a> NewParked<'a> {
             payload: &incoming.payload,
         }
     }
+}
+
+/// A detail in a form that every store can hold.
+pub(crate) fn detail(text: &str) -> String {
+    shortened(&without_nul(text), MAX_DETAIL_BYTES).into_owned()
+}
+
+/// A count in a form that every store can hold.
+pub(crate) fn stored(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 /// A name in a form that every store can hold: NUL characters become `␀`, and one longer than 255
@@ -100,7 +114,7 @@ fn headers(incoming: &Incoming) -> String {
 
 /// The identity of a parked message: everything in it that a redelivery repeats. The broker's own id
 /// of it is not among that, and a foreign producer's may be missing or not unique.
-fn digest(incoming: &Incoming) -> Fingerprint {
+pub(crate) fn digest(incoming: &Incoming) -> Fingerprint {
     let mut bytes = Vec::new();
     // Each part with its length, so that no two splits of the same bytes are alike.
     let mut part = |content: &[u8]| {

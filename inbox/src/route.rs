@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 use crate::ending::Reason;
 use crate::handler::{Applied, Handled, Handler, Work};
 use crate::incoming::Incoming;
+use crate::unit::usable;
 use crate::{Context, Failure, OnReplay};
 
 /// Names the operation of a foreign producer's message.
@@ -20,6 +22,8 @@ type Make<C, E> = Box<dyn Fn(E) -> Box<dyn Work<C>> + Send + Sync>;
 pub(crate) struct Job<C> {
     pub(crate) operation: OperationKey,
     pub(crate) fingerprint: Fingerprint,
+    /// The event's own, for a producer that sends none.
+    pub(crate) ordering_key: Option<String>,
     pub(crate) on_replay: OnReplay,
     pub(crate) work: Box<dyn Work<C>>,
 }
@@ -102,7 +106,9 @@ impl<C, E: Event + DeserializeOwned> Route<C> for Typed<C, E> {
             .or_else(|| incoming.named_operation.clone())
             .map_or_else(|| OperationKey::new(event.scope(), event.operation()), Ok)
             .map_err(|error| Refusal::new(Reason::NoOperation, error.to_string()))?;
-        Ok(Job { operation, fingerprint, on_replay: self.on_replay, work: (self.make)(event) })
+        let ordering_key = event.ordering_key().filter(|key| usable(key)).map(Cow::into_owned);
+        let (on_replay, work) = (self.on_replay, (self.make)(event));
+        Ok(Job { operation, fingerprint, ordering_key, on_replay, work })
     }
 }
 

@@ -9,19 +9,49 @@ use crate::backoff::Backoff;
 pub struct Settings {
     /// Deliveries applied at once, each in its own transaction on its own connection. Default 4. Raise
     /// it while the database has room; the pool must hold at least as many connections. With more than
-    /// one, messages of one ordering key can overtake each other.
+    /// one, messages of one ordering key can overtake each other unless the inbox is
+    /// [`ordered`](Self::ordered).
     pub concurrency: usize,
+    /// Whether messages of one ordering key are applied one after the other, as they come, and wait
+    /// behind one of them that is parked. Default false. It needs a look at the parking lot per message.
+    /// With several processes on one queue declare it with `x-single-active-consumer`.
+    pub ordered: bool,
+    /// Whether later messages of a key go on while one that a person has to decide about is parked, at the
+    /// price of the key's order around that one. Default false: they wait. Only for
+    /// [`ordered`](Self::ordered).
+    pub skip_reviewed: bool,
     /// Deliveries the broker sends ahead without an answer. Default 0: four per unit of concurrency.
-    /// Raise it when the broker is far away. A delivery that waits between attempts counts.
+    /// Raise it when the broker is far away.
     pub prefetch: u16,
-    /// Runs of a failing handler before its message is parked as exhausted. Default 5; 1 parks at the
-    /// first failure. Counted in this process: a redelivery starts anew.
+    /// Runs of a failing handler before a person has to decide. Default 10; 1 for at the first failure.
+    /// Counted in the database, over all processes.
     pub max_attempts: u32,
-    /// The pause after the first failed attempt; doubled after each further one, and each shortened at
-    /// random by up to half. Default 200 ms. Other deliveries go on meanwhile.
+    /// The pause after the first failed attempt, by the database's clock; doubled after each further one,
+    /// and each shortened at random by up to half. The message waits in `inbox_parked` meanwhile. Default
+    /// 1 s.
     pub backoff: Duration,
-    /// The longest pause between attempts. Default 30 s.
+    /// The longest pause between attempts. Default 10 min.
     pub backoff_max: Duration,
+    /// The first pause of a message that came too early ([`Failure::Early`](crate::Failure::Early)); as
+    /// long as it has waited by then for each further one. Default 1 s.
+    pub early: Duration,
+    /// The longest such pause. Default 30 s.
+    pub early_max: Duration,
+    /// How long a message may come before its time until a person has to decide. Default 1 h.
+    pub early_for: Duration,
+    /// Longest run of `prepare`, and of the transaction with `apply`. After that the message is parked as
+    /// hung, to be tried again, and its connection is given up. A thread that does not return cannot be
+    /// ended: its process has to be. Default 60 s. At least as long as the time limits of the
+    /// database's [settings](db::Settings), which end the transaction, and well below the broker's
+    /// `consumer_timeout` (30 min).
+    pub handler_deadline: Duration,
+    /// How often a message may be begun without coming to an end, its process having died each time, before
+    /// a person has to decide. A first delivery is not counted. From the second such start on it runs with
+    /// no other message beside it in its process. Default 3.
+    pub crash_limit: u32,
+    /// How often the parking lot is searched for messages that are due. Default 1 s. This process's own are
+    /// found at their time.
+    pub retry_poll: Duration,
     /// Repetitions of a whole transaction that lost against another one (serialization failure,
     /// deadlock, lock timeout, SQLite busy) before that counts as a failed attempt. Default 5.
     pub transaction_retries: u32,
@@ -42,10 +72,18 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             concurrency: 4,
+            ordered: false,
+            skip_reviewed: false,
             prefetch: 0,
-            max_attempts: 5,
-            backoff: Duration::from_millis(200),
-            backoff_max: Duration::from_secs(30),
+            max_attempts: 10,
+            backoff: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(600),
+            early: Duration::from_secs(1),
+            early_max: Duration::from_secs(30),
+            early_for: Duration::from_secs(3600),
+            handler_deadline: Duration::from_secs(60),
+            crash_limit: 3,
+            retry_poll: Duration::from_secs(1),
             transaction_retries: 5,
             reconnect: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(10),
@@ -55,7 +93,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    pub(crate) fn check(&self, pool_size: u32) -> Result<(), BuildError> {
+    pub(crate) fn check(&self, database: &db::Settings) -> Result<(), BuildError> {
+        let pool_size = database.pool_size;
         let bad =
             |setting, value: String, remedy| Err(BuildError::BadSetting { setting, value, remedy });
         if self.concurrency == 0 {
@@ -79,6 +118,7 @@ impl Settings {
         }
         for (setting, first, longest) in [
             ("backoff", self.backoff, self.backoff_max),
+            ("early", self.early, self.early_max),
             ("reconnect", self.reconnect, self.reconnect_max),
         ] {
             if first.is_zero() {
@@ -94,6 +134,30 @@ impl Settings {
                     format!("{first:?}"),
                     "it is above its maximum; lower it or raise that",
                 );
+            }
+        }
+        if self.handler_deadline.is_zero() {
+            return bad(
+                "handler_deadline",
+                "0".to_owned(),
+                "no handler could ever answer; set at least the time limits of the database's settings",
+            );
+        }
+        if self.crash_limit == 0 || self.retry_poll.is_zero() {
+            let setting = if self.crash_limit == 0 { "crash_limit" } else { "retry_poll" };
+            return bad(setting, "0".to_owned(), "set at least 1, a millisecond for the poll");
+        }
+        // A hung handler would hold its operation for longer than anybody waits for it.
+        for (limit, value) in [
+            ("statement_timeout", database.statement_timeout),
+            ("idle_in_transaction_timeout", database.idle_in_transaction_timeout),
+        ] {
+            if value.is_zero() || value > self.handler_deadline {
+                return Err(BuildError::OutlivesDeadline {
+                    limit,
+                    value,
+                    deadline: self.handler_deadline,
+                });
             }
         }
         if u64::from(pool_size) < self.concurrency as u64 {
@@ -125,19 +189,31 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_are_refused_by_name() {
         type Spoil = fn(&mut Settings);
-        let cases: [(Spoil, &str); 6] = [
+        let cases: [(Spoil, &str); 11] = [
             (|s| s.concurrency = 0, "concurrency is 0"),
             (|s| s.max_attempts = 0, "max_attempts is 0"),
             (|s| s.prefetch = 3, "prefetch is 3"),
             (|s| s.backoff = Duration::ZERO, "backoff is 0"),
             (|s| s.reconnect = Duration::from_secs(11), "reconnect is 11s"),
             (|s| s.concurrency = 9, "concurrency is 9 and the pool holds 8"),
+            (|s| s.early = Duration::from_secs(31), "early is 31s"),
+            (|s| s.handler_deadline = Duration::ZERO, "handler_deadline is 0"),
+            (|s| s.crash_limit = 0, "crash_limit is 0"),
+            (|s| s.retry_poll = Duration::ZERO, "retry_poll is 0"),
+            (
+                |s| s.handler_deadline = Duration::from_secs(59),
+                "statement_timeout of the database is 60s",
+            ),
         ];
-        assert_eq!(Settings::default().check(4), Ok(()));
+        let mut database = db::Settings::default();
+        assert_eq!(Settings::default().check(&database), Ok(()));
+        database.idle_in_transaction_timeout = Duration::ZERO;
+        let error = Settings::default().check(&database).expect_err("no limit").to_string();
+        assert!(error.starts_with("idle_in_transaction_timeout of the database is 0"), "{error}");
         for (spoil, text) in cases {
             let mut settings = Settings::default();
             spoil(&mut settings);
-            let error = settings.check(8).expect_err(text).to_string();
+            let error = settings.check(&db::Settings::default()).expect_err(text).to_string();
             assert!(error.starts_with(text), "{error}");
         }
     }

@@ -8,8 +8,10 @@ use crate::ending::Ending;
 
 /// Deliveries by how they ended; label `ending`, see [`Ending::as_str`].
 pub const DELIVERIES: &str = "counterfoil_inbox_deliveries_total";
-/// Handler attempts that failed and are made again after a pause.
-pub const ATTEMPTS_FAILED: &str = "counterfoil_inbox_attempts_failed_total";
+/// Retries of parked messages by how they ended; label `ending`.
+pub const RETRIES: &str = "counterfoil_inbox_retries_total";
+/// Handlers that gave no answer within their deadline.
+pub const HUNG: &str = "counterfoil_inbox_hung_total";
 /// Whole transactions repeated over contention.
 pub const TRANSACTIONS_REPEATED: &str = "counterfoil_inbox_transactions_repeated_total";
 /// Handlers that panicked.
@@ -28,7 +30,8 @@ pub const SECONDS: &str = "counterfoil_inbox_receive_to_answer_seconds";
 /// Handles kept for the life of an inbox: a lookup by name per delivery costs more than the count.
 pub(crate) struct Telemetry {
     endings: [Counter; Ending::ALL.len()],
-    pub(crate) attempts_failed: Counter,
+    retries: [Counter; Ending::ALL.len()],
+    pub(crate) hung: Counter,
     pub(crate) transactions_repeated: Counter,
     pub(crate) panics: Counter,
     pub(crate) waits: Counter,
@@ -41,11 +44,15 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     pub(crate) fn new(consumer: &str) -> Self {
         let named = |name| counter!(name, "consumer" => consumer.to_owned());
+        let by_ending = |name| {
+            Ending::ALL.map(
+                |ending| counter!(name, "consumer" => consumer.to_owned(), "ending" => ending.as_str()),
+            )
+        };
         Self {
-            endings: Ending::ALL.map(
-                |ending| counter!(DELIVERIES, "consumer" => consumer.to_owned(), "ending" => ending.as_str()),
-            ),
-            attempts_failed: named(ATTEMPTS_FAILED),
+            endings: by_ending(DELIVERIES),
+            retries: by_ending(RETRIES),
+            hung: named(HUNG),
             transactions_repeated: named(TRANSACTIONS_REPEATED),
             panics: named(PANICS),
             waits: named(WAITS),
@@ -56,11 +63,15 @@ impl Telemetry {
         }
     }
 
-    pub(crate) fn ended(&self, ending: Ending, after: Duration) {
+    pub(crate) fn ended(&self, ending: Ending, retried: bool, after: Duration) {
+        let counters = if retried { &self.retries } else { &self.endings };
         if let Some(at) = Ending::ALL.iter().position(|candidate| *candidate == ending) {
-            self.endings[at].increment(1);
+            counters[at].increment(1);
         }
-        self.seconds.record(after);
+        // Of a retry nobody is waiting for the answer.
+        if !retried {
+            self.seconds.record(after);
+        }
     }
 }
 
@@ -105,7 +116,7 @@ mod tests {
         let recorded = Recorded::default();
         let telemetry = with_local_recorder(&recorded, || Telemetry::new("billing"));
         for (times, ending) in Ending::ALL.into_iter().enumerate() {
-            (0..times).for_each(|_| telemetry.ended(ending, Duration::ZERO));
+            (0..times).for_each(|_| telemetry.ended(ending, false, Duration::ZERO));
         }
         let series = recorded.0.lock().expect("no panic");
         for (times, ending) in Ending::ALL.into_iter().enumerate() {

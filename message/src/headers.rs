@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::OperationKey;
 use crate::fingerprint::Fingerprint;
 
 /// Names of the headers this library gives a meaning, the same in the outbox row and on the wire.
@@ -74,6 +75,14 @@ impl Headers {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The business operation named by kind, scope and operation headers; `None` where there is none or
+    /// it is invalid.
+    #[must_use]
+    pub fn operation_key(&self, kind: Option<&str>) -> Option<OperationKey> {
+        let scope = self.get(name::SCOPE).or(kind)?;
+        OperationKey::new(scope, self.get(name::OPERATION)?).ok()
     }
 
     /// The fingerprint, where a valid one travels with the message.

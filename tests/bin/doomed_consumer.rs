@@ -88,6 +88,10 @@ impl Acknowledge for Abort {
         abort()
     }
 
+    async fn ack_through(self: Box<Self>) -> Result<(), Unavailable> {
+        abort()
+    }
+
     async fn requeue(self: Box<Self>) -> Result<(), Unavailable> {
         abort()
     }

@@ -5,7 +5,9 @@ mod building;
 mod consumer;
 mod once;
 mod once_concurrent;
+mod ordered;
 mod parking;
+mod retrying;
 mod swallowed;
 
 /// One test per scenario and database. A scenario is an async function over its connection type.

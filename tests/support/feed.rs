@@ -35,6 +35,13 @@ struct Answers {
     witness: Mutex<Option<Witness>>,
 }
 
+impl Answers {
+    fn unanswered_through(&self, last: u64) -> Vec<u64> {
+        let given = self.given.lock().unwrap();
+        (0..=last).filter(|number| !given.contains_key(number)).collect()
+    }
+}
+
 impl Feed {
     /// An empty feed.
     #[must_use]
@@ -53,6 +60,9 @@ impl Feed {
     pub fn deliver(&self, message: &Message) -> u64 {
         let mut headers = message.headers.clone();
         headers.insert(name::OPERATION, message.operation.clone());
+        if let Some(key) = &message.ordering_key {
+            headers.insert(name::ORDERING_KEY, key.clone());
+        }
         self.deliver_raw(|delivery| {
             delivery.message_id = Some(message.id.to_string());
             delivery.kind = Some(message.kind.clone());
@@ -142,6 +152,13 @@ impl Acker {
 impl Acknowledge for Acker {
     async fn ack(self: Box<Self>) -> Result<(), Unavailable> {
         self.answer(Answer::Ack);
+        Ok(())
+    }
+
+    async fn ack_through(self: Box<Self>) -> Result<(), Unavailable> {
+        for number in self.answers.unanswered_through(self.number) {
+            Self { number, answers: self.answers.clone() }.answer(Answer::Ack);
+        }
         Ok(())
     }
 

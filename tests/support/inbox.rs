@@ -204,6 +204,17 @@ impl Running {
         self.told.recv().await.expect("the inbox runs")
     }
 
+    /// The next endings with the runs of the handler until then, sorted by these.
+    pub async fn by_attempts(&mut self, count: usize) -> Vec<(Ending, u32)> {
+        let mut told = Vec::with_capacity(count);
+        for _ in 0..count {
+            let next = self.next().await;
+            told.push((next.ending, next.attempts));
+        }
+        told.sort_by_key(|(ending, attempts)| (*attempts, ending.as_str()));
+        told
+    }
+
     /// The next endings, sorted.
     pub async fn endings(&mut self, count: usize) -> Vec<Ending> {
         let mut endings = Vec::with_capacity(count);

@@ -61,8 +61,7 @@ impl Delivery {
     /// sent none or an invalid one.
     #[must_use]
     pub fn operation_key(&self) -> Option<OperationKey> {
-        let scope = self.headers.get(name::SCOPE).or(self.kind.as_deref())?;
-        OperationKey::new(scope, self.headers.get(name::OPERATION)?).ok()
+        self.headers.operation_key(self.kind.as_deref())
     }
 
     /// The ordering key header.
@@ -81,6 +80,13 @@ pub trait Acknowledge: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`Unavailable`]: the message will be delivered again.
     async fn ack(self: Box<Self>) -> Result<(), Unavailable>;
+
+    /// The same for this message and all that its subscription delivered before it and nobody has
+    /// answered yet. Their own answers must not be given any more.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: the messages will be delivered again.
+    async fn ack_through(self: Box<Self>) -> Result<(), Unavailable>;
 
     /// Gives the message back for another delivery.
     ///

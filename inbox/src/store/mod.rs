@@ -9,13 +9,14 @@ mod operation;
 mod parked;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+pub(crate) mod retry;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 mod statement;
 
 pub use operation::Operation;
 pub(crate) use operation::{First, Row};
-pub use parked::Parked;
+pub use parked::{Parked, ParkedState};
 
 /// Microseconds since 1970 as a time.
 fn time(micros: i64) -> SystemTime {

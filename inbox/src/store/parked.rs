@@ -40,6 +40,38 @@ pub struct Parked {
     pub parked_at: SystemTime,
     /// When it was parked last.
     pub last_parked_at: SystemTime,
+    /// Who moves it on.
+    pub state: ParkedState,
+    /// When the inbox tries it again; while it does so, when it is taken for dead.
+    pub not_before: Option<SystemTime>,
+    /// Its ordering key.
+    pub ordering_key: Option<String>,
+}
+
+/// Who moves a parked message on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParkedState {
+    /// The inbox, when it is due.
+    Retry,
+    /// The end of what is parked before it under its ordering key.
+    Behind,
+    /// A person.
+    Review,
+}
+
+impl ParkedState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Retry, Self::Behind, Self::Review];
+
+    /// As stored in `inbox_parked.state`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Behind => "behind",
+            Self::Review => "review",
+        }
+    }
 }
 
 type About = (i64, String, String, i32, i64);
@@ -50,7 +82,8 @@ pub(super) fn parked_row(
     (id, reason, detail, attempts, deliveries): About,
     (message_id, kind, scope, operation): Names,
     (exchange, routing_key, headers, content_type, payload): Content,
-    (parked_at, last_parked_at): (i64, i64),
+    (parked_at, last_parked_at, not_before): (i64, i64, Option<i64>),
+    (state, ordering_key): (String, Option<String>),
 ) -> diesel::QueryResult<Parked> {
     Ok(Parked {
         id,
@@ -70,5 +103,11 @@ pub(super) fn parked_row(
         payload: payload.into(),
         parked_at: time(parked_at),
         last_parked_at: time(last_parked_at),
+        state: ParkedState::ALL
+            .into_iter()
+            .find(|known| known.as_str() == state)
+            .ok_or_else(|| unreadable(format!("the state {state:?}")))?,
+        not_before: not_before.map(time),
+        ordering_key,
     })
 }

@@ -24,6 +24,7 @@ pub(crate) enum Bind<'a> {
     Bytes(&'a [u8]),
     Integer(i32),
     BigInt(i64),
+    MaybeBigInt(Option<i64>),
 }
 
 impl<'a, const N: usize, ST> Statement<'a, N, ST> {
@@ -53,6 +54,7 @@ where
     [u8]: ToSql<Binary, DB>,
     i32: ToSql<Integer, DB>,
     i64: ToSql<BigInt, DB>,
+    Option<i64>: ToSql<Nullable<BigInt>, DB>,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         let mut binds = self.binds.iter();
@@ -67,6 +69,9 @@ where
                     Some(Bind::Bytes(value)) => out.push_bind_param::<Binary, [u8]>(value)?,
                     Some(Bind::Integer(value)) => out.push_bind_param::<Integer, _>(value)?,
                     Some(Bind::BigInt(value)) => out.push_bind_param::<BigInt, _>(value)?,
+                    Some(Bind::MaybeBigInt(value)) => {
+                        out.push_bind_param::<Nullable<BigInt>, _>(value)?
+                    }
                     None => {}
                 }
             }

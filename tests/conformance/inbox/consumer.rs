@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diesel::result::Error;
-use inbox::{Context, Ending, Failure, Handler, Inbox, Outcome, Reason, ReplaySafe, Settings};
+use inbox::{
+    Context, Ending, Failure, Handler, Inbox, OnReplay, Outcome, ParkedState, Reason, ReplaySafe,
+    Settings,
+};
 use message::{Fingerprint, OperationKey};
 use support::feed::{Answer, Feed};
 use support::inbox::{BILLING, Payment, Running, Store, crediting, parked};
@@ -19,7 +22,7 @@ on_both!(
     a_rejected_message_is_parked_at_once,
     preparation_runs_outside_and_not_for_known_operations,
     a_held_operation_spends_no_attempt_and_goes_back_unsettled,
-    shutdown_finishes_what_runs_and_releases_what_waits,
+    shutdown_finishes_what_runs_and_leaves_what_waits,
     a_foreign_message_gets_its_key_and_fingerprint_here,
     a_cause_is_handed_to_the_handler,
 );
@@ -73,8 +76,6 @@ async fn a_failing_handler_is_tried_again_while_others_go_on<C: Store>() {
     settings.max_attempts = 3;
     // One worker: if a failing delivery kept it, nothing else would pass.
     settings.concurrency = 1;
-    settings.backoff = Duration::from_millis(50);
-    settings.backoff_max = Duration::from_millis(50);
     let builder = Inbox::new(BILLING, C::pool(&database), Arc::new(feed.clone()), "q")
         .on(ReplaySafe, move |tx: &mut C, payment: &Payment, context: &Context<'_>| {
             C::credit(tx, &payment.account, payment.cents)?;
@@ -88,9 +89,10 @@ async fn a_failing_handler_is_tried_again_while_others_go_on<C: Store>() {
     let mut running = Running::start(builder);
     let bad = feed.deliver(&Payment::new("bad", 1).message());
     let good = feed.deliver(&Payment::new("good", 2).message());
-    let (first, second) = (running.next().await, running.next().await);
-    assert_eq!((first.ending, first.attempts), (Ending::Applied, 1));
-    assert_eq!((second.ending, second.attempts), (parked(Reason::Exhausted), 3));
+    let told = running.by_attempts(4).await;
+    let failed = parked(Reason::Failed);
+    let expected = [(Ending::Applied, 1), (failed, 1), (failed, 2), (parked(Reason::Exhausted), 3)];
+    assert_eq!(told, expected);
     assert_eq!(runs.load(Ordering::SeqCst), 3);
     assert_eq!((feed.answer(bad), feed.answer(good)), (Some(Answer::Ack), Some(Answer::Ack)));
     let conn = &mut C::connection(&database);
@@ -166,7 +168,7 @@ async fn preparation_runs_outside_and_not_for_known_operations<C: Store>() {
         .settings(quick());
     let mut running = Running::start(builder);
     feed.deliver(&Payment::new("p1", 5).message());
-    assert_eq!(running.next().await.ending, Ending::Applied);
+    assert_eq!(running.by_attempts(2).await, [(parked(Reason::Failed), 1), (Ending::Applied, 2)]);
     feed.deliver(&Payment::new("p1", 5).message());
     feed.deliver(&Payment::new("p1", 6).message());
     assert_eq!(running.endings(2).await, [parked(Reason::Conflict), Ending::Duplicate]);
@@ -223,7 +225,7 @@ async fn a_held_operation_spends_no_attempt_and_goes_back_unsettled<C: Store>() 
     running.stop().await;
 }
 
-async fn shutdown_finishes_what_runs_and_releases_what_waits<C: Store>() {
+async fn shutdown_finishes_what_runs_and_leaves_what_waits<C: Store>() {
     let database = C::database();
     let feed = Feed::new();
     let (entered, go) = (Arc::new(Semaphore::new(0)), Arc::new(std::sync::Barrier::new(2)));
@@ -253,10 +255,15 @@ async fn shutdown_finishes_what_runs_and_releases_what_waits<C: Store>() {
     let mut endings: Vec<_> =
         stopping.await.expect("no panic").iter().map(|told| told.ending).collect();
     endings.sort_by_key(|ending| ending.as_str());
-    assert_eq!(endings, [Ending::Applied, Ending::Released]);
-    assert_eq!(feed.answer(runs), Some(Answer::Ack));
-    assert_eq!((feed.answer(waits), feed.answer(unstarted)), (None, None));
-    assert_eq!(C::credits(&mut C::connection(&database), "a"), [2]);
+    assert_eq!(endings, [Ending::Applied, parked(Reason::Failed)]);
+    assert_eq!((feed.answer(runs), feed.answer(waits)), (Some(Answer::Ack), Some(Answer::Ack)));
+    assert_eq!(feed.answer(unstarted), None);
+    let conn = &mut C::connection(&database);
+    assert_eq!(C::credits(conn, "a"), [2]);
+    assert_eq!(
+        C::parked(conn).iter().map(|row| row.state).collect::<Vec<_>>(),
+        [ParkedState::Retry]
+    );
 }
 
 async fn a_foreign_message_gets_its_key_and_fingerprint_here<C: Store>() {

@@ -14,11 +14,14 @@ pub(super) struct Entry {
     pub(super) redelivered: bool,
     /// A copy that a fault made of an acknowledged message; not copied again.
     echo: bool,
+    /// Which delivery to its consumer it was the last time.
+    delivered: u64,
 }
 
 /// One consumer of a queue.
 struct Consumer {
     prefetch: usize,
+    deliveries: u64,
     unacked: BTreeMap<u64, Entry>,
 }
 
@@ -71,8 +74,10 @@ impl QueueState {
     }
 
     pub(super) fn add_consumer(&mut self, id: u64, prefetch: u16) {
-        self.consumers
-            .insert(id, Consumer { prefetch: prefetch.max(1).into(), unacked: BTreeMap::new() });
+        self.consumers.insert(
+            id,
+            Consumer { prefetch: prefetch.max(1).into(), deliveries: 0, unacked: BTreeMap::new() },
+        );
     }
 
     pub(super) fn take(&mut self, consumer: u64) -> Taken {
@@ -82,9 +87,11 @@ impl QueueState {
         if consumer.unacked.len() >= consumer.prefetch {
             return Taken::Nothing;
         }
-        let Some(entry) = self.ready.pop_front() else {
+        let Some(mut entry) = self.ready.pop_front() else {
             return Taken::Nothing;
         };
+        consumer.deliveries += 1;
+        entry.delivered = consumer.deliveries;
         let (position, message, redelivered) =
             (entry.position, Arc::clone(&entry.message), entry.redelivered);
         consumer.unacked.insert(position, entry);
@@ -105,6 +112,26 @@ impl QueueState {
         }
         self.arrived.notify_waiters();
         true
+    }
+
+    /// Forgets a delivery and what its consumer got before it; `false` when the consumer does not hold it.
+    pub(super) fn ack_through(
+        &mut self,
+        consumer: u64,
+        position: u64,
+        echo_every: Option<u64>,
+    ) -> bool {
+        let Some(holder) = self.consumers.get(&consumer) else { return false };
+        let Some(last) = holder.unacked.get(&position).map(|entry| entry.delivered) else {
+            return false;
+        };
+        let through: Vec<u64> = holder
+            .unacked
+            .values()
+            .filter(|entry| entry.delivered <= last)
+            .map(|entry| entry.position)
+            .collect();
+        through.into_iter().all(|position| self.ack(consumer, position, echo_every))
     }
 
     /// Gives a delivery back to its place; `false` when the consumer does not hold it.
@@ -140,7 +167,7 @@ impl QueueState {
     fn append(&mut self, message: Arc<Message>, redelivered: bool, echo: bool) {
         let position = self.next_position;
         self.next_position += 1;
-        self.ready.push_back(Entry { position, message, redelivered, echo });
+        self.ready.push_back(Entry { position, message, redelivered, echo, delivered: 0 });
         self.arrived.notify_waiters();
     }
 

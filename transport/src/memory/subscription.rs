@@ -123,6 +123,16 @@ impl Acknowledge for MemoryAck {
         if known { Ok(()) } else { Err(ended(&self.broker, self.session)) }
     }
 
+    async fn ack_through(self: Box<Self>) -> Result<(), Unavailable> {
+        let known = {
+            let mut state = self.broker.state();
+            let echo_every = state.script.redeliver_every;
+            let queue = state.queues.get_mut(&self.queue);
+            queue.is_some_and(|queue| queue.ack_through(self.consumer, self.position, echo_every))
+        };
+        if known { Ok(()) } else { Err(ended(&self.broker, self.session)) }
+    }
+
     async fn requeue(self: Box<Self>) -> Result<(), Unavailable> {
         let known = {
             let mut state = self.broker.state();

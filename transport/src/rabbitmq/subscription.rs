@@ -118,6 +118,10 @@ impl Acknowledge for RabbitAck {
         self.answer("ack", self.acker.ack(BasicAckOptions { multiple: false })).await
     }
 
+    async fn ack_through(self: Box<Self>) -> Result<(), Unavailable> {
+        self.answer("ack", self.acker.ack(BasicAckOptions { multiple: true })).await
+    }
+
     async fn requeue(self: Box<Self>) -> Result<(), Unavailable> {
         self.answer("requeue", self.acker.nack(BasicNackOptions { multiple: false, requeue: true }))
             .await

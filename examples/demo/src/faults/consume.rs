@@ -161,6 +161,11 @@ impl Acknowledge for FaultyAck {
         }
     }
 
+    // Only of batches, which this shop does not apply.
+    async fn ack_through(self: Box<Self>) -> Result<(), Unavailable> {
+        self.inner.ack_through().await
+    }
+
     async fn requeue(self: Box<Self>) -> Result<(), Unavailable> {
         self.inner.requeue().await
     }

@@ -10,23 +10,33 @@ use crate::store::Parked;
 use crate::store::parked::parked_row;
 use crate::store::statement::{Bind, Statement};
 
-/// Parks a delivery, or counts it where the same one is parked already; returns the row's number.
+/// Parks a delivery, or counts it where the same one is parked already; returns the row's number. What
+/// waits for a person or for its next attempt goes on waiting, unless a person has to decide now.
 pub(crate) fn park<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     parked: &NewParked<'_>,
 ) -> QueryResult<i64> {
-    Statement::<14, BigInt>::new(
+    Statement::<17, BigInt>::new(
         "INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, message_id, kind, scope, operation,
-                                   exchange, routing_key, headers, content_type, payload)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS jsonb), ?, ?)
+                                   exchange, routing_key, headers, content_type, payload,
+                                   ordering_key, state, not_before)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS jsonb), ?, ?,
+                 ?, ?, clock_timestamp() + CAST(? AS bigint) * interval '1 microsecond')
          ON CONFLICT (consumer, digest) DO UPDATE SET
              deliveries = inbox_parked.deliveries + 1,
              last_parked_at = clock_timestamp(),
-             reason = excluded.reason,
-             detail = excluded.detail,
-             attempts = excluded.attempts,
+             attempts = greatest(inbox_parked.attempts, excluded.attempts),
+             epoch = inbox_parked.epoch + CASE WHEN excluded.state = 'review' THEN 1 ELSE 0 END,
              scope = excluded.scope,
-             operation = excluded.operation
+             operation = excluded.operation,
+             reason = CASE WHEN excluded.state <> 'review' AND inbox_parked.state <> 'behind'
+                 THEN inbox_parked.reason ELSE excluded.reason END,
+             detail = CASE WHEN excluded.state <> 'review' AND inbox_parked.state <> 'behind'
+                 THEN inbox_parked.detail ELSE excluded.detail END,
+             state = CASE WHEN excluded.state <> 'review' AND inbox_parked.state <> 'behind'
+                 THEN inbox_parked.state ELSE excluded.state END,
+             not_before = CASE WHEN excluded.state <> 'review' AND inbox_parked.state <> 'behind'
+                 THEN inbox_parked.not_before ELSE excluded.not_before END
          RETURNING id",
         [
             Bind::Text(parked.consumer.0),
@@ -43,6 +53,9 @@ pub(crate) fn park<C: LoadConnection<Backend = Pg>>(
             Bind::Text(&parked.headers),
             Bind::MaybeText(parked.content_type.as_deref()),
             Bind::Bytes(parked.payload),
+            Bind::MaybeText(parked.ordering_key.as_deref()),
+            Bind::Text(parked.next.as_str()),
+            Bind::MaybeBigInt(parked.next.after_micros()),
         ],
     )
     .get_result(conn)
@@ -59,24 +72,27 @@ pub(crate) fn parked<C: LoadConnection<Backend = Pg>>(
         (BigInt, Text, Text, Integer, BigInt),
         (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>),
         (Text, Text, Text, Nullable<Text>, Binary),
-        (BigInt, BigInt),
+        (BigInt, BigInt, Nullable<BigInt>),
+        (Text, Nullable<Text>),
     );
     type Values = (
         (i64, String, String, i32, i64),
         (Option<String>, Option<String>, Option<String>, Option<String>),
         (String, String, String, Option<String>, Vec<u8>),
-        (i64, i64),
+        (i64, i64, Option<i64>),
+        (String, Option<String>),
     );
     let rows: Vec<Values> = Statement::<3, Columns>::new(
         "SELECT id, reason, detail, attempts, deliveries, message_id, kind, scope, operation,
                 exchange, routing_key, CAST(headers AS text), content_type, payload,
                 CAST(extract(epoch FROM parked_at) * 1000000 AS bigint),
-                CAST(extract(epoch FROM last_parked_at) * 1000000 AS bigint)
+                CAST(extract(epoch FROM last_parked_at) * 1000000 AS bigint),
+                CAST(extract(epoch FROM not_before) * 1000000 AS bigint), state, ordering_key
          FROM inbox_parked WHERE consumer = ? AND id > ? ORDER BY id LIMIT ?",
         [Bind::Text(consumer.0), Bind::BigInt(after), Bind::BigInt(limit)],
     )
     .load(conn)?;
     rows.into_iter()
-        .map(|(about, names, message, times)| parked_row(about, names, message, times))
+        .map(|(about, names, message, times, next)| parked_row(about, names, message, times, next))
         .collect()
 }

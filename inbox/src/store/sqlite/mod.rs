@@ -1,4 +1,6 @@
 //! The inbox on SQLite.
 
 pub(crate) mod operation;
+pub(crate) mod order;
 pub(crate) mod parked;
+pub(crate) mod retry;

@@ -1,0 +1,163 @@
+use std::time::SystemTime;
+
+use diesel::result::Error;
+use serde_json::value::RawValue;
+
+use crate::attempt::{Verdict, context};
+use crate::backend::InboxBackend;
+use crate::builder::InboxConnection;
+use crate::ending::Reason;
+use crate::engine::Engine;
+use crate::park::NewParked;
+use crate::parking::{Next, Parking};
+use crate::route::Job;
+use crate::stale::Stale;
+use crate::unit::{Ready, Task};
+use crate::{Consumer, Failure, Once, OnceError, Outcome};
+
+/// Why a transaction was not committed, or not known to be.
+pub(crate) enum Abort {
+    /// The handler's word.
+    Handler(Failure),
+    /// The claim could not be made.
+    Claim(OnceError),
+    /// Another transaction is applying the operation.
+    Held,
+    /// A parked message that somebody else has taken or decided about.
+    Overtaken,
+    /// The handler has to prepare first.
+    Unprepared,
+    /// BEGIN, COMMIT or parking failed.
+    Database(Error),
+}
+
+impl From<OnceError> for Abort {
+    fn from(error: OnceError) -> Self {
+        Self::Claim(error)
+    }
+}
+
+impl From<Error> for Abort {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl<C: InboxConnection> Engine<C> {
+    /// Everything that one message changes, in one transaction.
+    pub(crate) fn claim_and_apply(
+        &self,
+        tx: &mut C,
+        ready: &Ready<C>,
+        attempt: u32,
+    ) -> Result<Verdict, Abort> {
+        if let Some(verdict) = self.behind(tx, ready)? {
+            return Ok(verdict);
+        }
+        let stale = Stale::default();
+        let context = context(ready, attempt, &stale);
+        let consumer = Consumer(&self.consumer);
+        let mut once = Once::new(consumer, &ready.job.operation, &ready.job.fingerprint);
+        if let Some(id) = context.message_id() {
+            once = once.message_id(id);
+        }
+        let outcome = once.run(tx, |tx| match ready.job.work.apply(tx, &context) {
+            Some(applied) => applied.map_err(Abort::Handler),
+            None => Err(Abort::Unprepared),
+        })?;
+        // As raw JSON: nobody here reads the result.
+        let outcome: Outcome<Box<RawValue>> = outcome;
+        let verdict = match outcome {
+            Outcome::Applied(_) if stale.get() => Verdict::Stale,
+            Outcome::Applied(_) => Verdict::Applied,
+            Outcome::Duplicate(_) => Verdict::Duplicate,
+            Outcome::Conflict { first_seen, first_message_id } => {
+                let detail = conflict(&ready.job, first_seen, first_message_id.as_deref());
+                let parking = Parking::for_review(Reason::Conflict, detail, ready.task.attempts());
+                return self.park_in(tx, ready, &parking);
+            }
+            Outcome::InProgress => return Err(Abort::Held),
+        };
+        self.forget(tx, ready)?;
+        Ok(verdict)
+    }
+
+    /// An ordered consumer's delivery that has to wait for an earlier one of its key.
+    fn behind(&self, tx: &mut C, ready: &Ready<C>) -> Result<Option<Verdict>, Abort> {
+        let (true, None, Some(key)) = (self.settings.ordered, ready.task.lease, ready.key()) else {
+            return Ok(None);
+        };
+        let skip = self.settings.skip_reviewed;
+        let Some(head) = C::Backend::head_of_key(tx, Consumer(&self.consumer), key, skip)? else {
+            return Ok(None);
+        };
+        let detail = format!("waits behind parked message {head}");
+        let parking = Parking { reason: Reason::Behind, detail, next: Next::Behind, attempts: 0 };
+        self.park_in(tx, ready, &parking).map(Some)
+    }
+
+    /// Takes a message that has come to its end out of the inbox's own books.
+    fn forget(&self, tx: &mut C, ready: &Ready<C>) -> Result<(), Abort> {
+        let consumer = Consumer(&self.consumer);
+        if let Some(digest) = &ready.task.digest {
+            C::Backend::finish(tx, consumer, digest.as_bytes())?;
+        }
+        let Some(lease) = &ready.task.lease else { return Ok(()) };
+        if !C::Backend::resolve(tx, lease)? {
+            return Err(Abort::Overtaken);
+        }
+        self.promote_next(tx, ready.key())?;
+        Ok(())
+    }
+
+    fn promote_next(&self, tx: &mut C, key: Option<&str>) -> Result<(), Error> {
+        if let (true, Some(key)) = (self.settings.ordered, key) {
+            C::Backend::promote(tx, Consumer(&self.consumer), key, self.settings.skip_reviewed)?;
+        }
+        Ok(())
+    }
+
+    /// Parks a message in an open transaction.
+    pub(crate) fn park_in(
+        &self,
+        tx: &mut C,
+        ready: &Ready<C>,
+        parking: &Parking,
+    ) -> Result<Verdict, Abort> {
+        self.park_task(tx, &ready.task, Some(ready), parking)?.ok_or(Abort::Overtaken)
+    }
+
+    /// The same for any; `None` for a parked one that somebody else has taken or decided about.
+    pub(crate) fn park_task(
+        &self,
+        tx: &mut C,
+        task: &Task<C>,
+        ready: Option<&Ready<C>>,
+        parking: &Parking,
+    ) -> Result<Option<Verdict>, Error> {
+        let consumer = Consumer(&self.consumer);
+        let key = ready.map_or_else(|| task.key(), Ready::key);
+        if let Some(digest) = &task.digest {
+            C::Backend::finish(tx, consumer, digest.as_bytes())?;
+        }
+        let id = match &task.lease {
+            Some(lease) if C::Backend::put_back(tx, lease, parking)? => lease.id,
+            Some(_) => return Ok(None),
+            None => {
+                let operation = ready.map(|ready| &ready.job.operation);
+                let row = NewParked::new(consumer, &task.incoming, operation, key, parking);
+                C::Backend::park(tx, &row)?
+            }
+        };
+        if parking.next == Next::Review && self.settings.skip_reviewed {
+            self.promote_next(tx, key)?;
+        }
+        Ok(Some(Verdict::Parked { id, reason: parking.reason }))
+    }
+}
+
+fn conflict<C>(job: &Job<C>, first_seen: SystemTime, first: Option<&str>) -> String {
+    let by = first.map_or("a message without id".to_owned(), |id| format!("message {id}"));
+    let at = humantime::format_rfc3339_millis(first_seen);
+    format!("operation {} took effect at {at} by {by}, with other content", job.operation)
+}

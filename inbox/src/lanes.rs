@@ -1,0 +1,78 @@
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+
+use tokio::select;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::task::TaskTracker;
+
+use crate::builder::InboxConnection;
+use crate::engine::Engine;
+use crate::unit::Unit;
+
+type Queue<C> = Arc<Mutex<mpsc::UnboundedReceiver<Unit<C>>>>;
+
+/// Where messages wait for a worker: one line for all of them, or, in order, one for each worker, where
+/// all messages of an ordering key go to the same one. Bounded by the prefetch and by the room of the
+/// parking lot.
+pub(crate) struct Lanes<C> {
+    lines: Vec<mpsc::UnboundedSender<Unit<C>>>,
+    hasher: RandomState,
+}
+
+impl<C: InboxConnection> Lanes<C> {
+    /// Starts the workers; they end when the engine is told to stop, each after what it works on.
+    pub(crate) fn open(engine: &Arc<Engine<C>>, workers: &TaskTracker) -> Arc<Self> {
+        let count = engine.settings.concurrency;
+        let (mut lines, mut queues) = (Vec::new(), Vec::<Queue<C>>::new());
+        for _ in 0..if engine.settings.ordered { count } else { 1 } {
+            let (line, queue) = mpsc::unbounded_channel();
+            lines.push(line);
+            queues.push(Arc::new(Mutex::new(queue)));
+        }
+        for worker in 0..count {
+            workers.spawn(work(engine.clone(), queues[worker % queues.len()].clone()));
+        }
+        Arc::new(Self { lines, hasher: RandomState::new() })
+    }
+
+    /// Puts a message in line.
+    pub(crate) fn hand_on(&self, engine: &Engine<C>, unit: Unit<C>) {
+        let line = if self.lines.len() > 1 { self.line(engine, &unit) } else { 0 };
+        // Refused only after the workers have ended: it goes back unanswered.
+        let _ = self.lines[line].send(unit);
+    }
+
+    fn line(&self, engine: &Engine<C>, unit: &Unit<C>) -> usize {
+        let mut hasher = self.hasher.build_hasher();
+        let named = unit.task.key();
+        let from_event = || engine.decoded(&unit.task).as_ref().ok()?.ordering_key.as_deref();
+        match named.or_else(from_event) {
+            Some(key) => hasher.write(key.as_bytes()),
+            // In no order: anywhere.
+            None => hasher.write_u64(fastrand::u64(..)),
+        }
+        usize::try_from(hasher.finish() % self.lines.len() as u64).unwrap_or(0)
+    }
+}
+
+async fn work<C: InboxConnection>(engine: Arc<Engine<C>>, queue: Queue<C>) {
+    loop {
+        let next = async { queue.lock().await.recv().await };
+        let unit = select! {
+            biased;
+            () = engine.stop.cancelled() => break,
+            unit = next => unit,
+        };
+        let Some(unit) = unit else { break };
+        // A task of its own: a panic of an observer must not cost the worker.
+        let settling = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.settle(unit).await }
+        });
+        if let Err(error) = settling.await
+            && error.is_panic()
+        {
+            tracing::error!(consumer = engine.consumer, "an observer panicked");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use db::CallError;
+use tokio::select;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep_until};
+
+use crate::Consumer;
+use crate::backend::InboxBackend;
+use crate::builder::InboxConnection;
+use crate::engine::Engine;
+use crate::lanes::Lanes;
+use crate::parking::micros;
+use crate::store::retry::Due;
+use crate::unit::Unit;
+
+/// How long after a lease's own work it ends: the transaction's deadline is counted from later on.
+const GRACE: Duration = Duration::from_secs(30);
+/// Every so many looks what waits behind nothing is made due: a head that went by other means than the
+/// inbox's or an operator's command told nobody.
+const SWEEP_EVERY: u64 = 64;
+
+/// Rings when a parked message may be due.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    earliest: Mutex<Option<Instant>>,
+    changed: Notify,
+}
+
+impl Alarm {
+    pub(crate) fn set(&self, after: Duration) {
+        let Some(at) = Instant::now().checked_add(after) else { return };
+        let mut earliest = self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
+        if earliest.is_none_or(|known| at < known) {
+            *earliest = Some(at);
+            drop(earliest);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for the alarm, at most until `latest`.
+    async fn wait(&self, latest: Instant) {
+        loop {
+            let earliest = *self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = earliest.map_or(latest, |at| at.min(latest));
+            select! {
+                () = sleep_until(at) => break,
+                () = self.changed.notified() => {}
+            }
+        }
+        // What is set from here on is for the next time, and the look comes after.
+        *self.earliest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Tries parked messages again when they are due.
+pub(crate) struct Lot<C: InboxConnection> {
+    engine: Arc<Engine<C>>,
+    lanes: Arc<Lanes<C>>,
+    /// One for each message that may be under way at the same time.
+    room: Arc<Semaphore>,
+    looks: u64,
+}
+
+impl<C: InboxConnection> Lot<C> {
+    pub(crate) fn new(engine: Arc<Engine<C>>, lanes: Arc<Lanes<C>>) -> Self {
+        let room =
+            Arc::new(Semaphore::new(engine.settings.concurrency.saturating_mul(2).min(1000)));
+        Self { engine, lanes, room, looks: 0 }
+    }
+
+    /// Until the engine is told to stop.
+    pub(crate) async fn watch(mut self) {
+        let stop = self.engine.stop.clone();
+        let working = async {
+            let mut failures = 0;
+            loop {
+                match self.look().await {
+                    // As many as there was room for: there may be more.
+                    Ok(true) => failures = 0,
+                    Ok(false) => {
+                        failures = 0;
+                        let next = Instant::now() + self.engine.settings.retry_poll;
+                        self.engine.alarm.wait(next).await;
+                    }
+                    Err(reason) => {
+                        failures += 1;
+                        let pause = self.engine.settings.reconnect_backoff().pause(failures);
+                        if failures.is_power_of_two() {
+                            tracing::warn!(
+                                consumer = self.engine.consumer,
+                                reason,
+                                ?pause,
+                                "cannot look after parked messages"
+                            );
+                        }
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+            }
+        };
+        select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = working => {}
+        }
+    }
+
+    /// Hands on what is due; whether there may be more.
+    async fn look(&mut self) -> Result<bool, String> {
+        let Ok(permit) = self.room.clone().acquire_owned().await else { return Ok(false) };
+        drop(permit);
+        // Not more than there is room for: a lease runs from the moment it is taken.
+        let limit = self.room.available_permits();
+        let sweep = self.looks.is_multiple_of(SWEEP_EVERY);
+        self.looks += 1;
+        let engine = self.engine.clone();
+        let lease =
+            micros(engine.settings.handler_deadline.saturating_mul(2).saturating_add(GRACE));
+        let taken = self.engine.db.call(move |conn| {
+            conn.write(|tx| {
+                let consumer = Consumer(&engine.consumer);
+                if sweep && engine.settings.ordered {
+                    C::Backend::promote_all(tx, consumer, engine.settings.skip_reviewed)?;
+                } else if sweep {
+                    C::Backend::disband(tx, consumer)?;
+                }
+                C::Backend::take_due(tx, consumer, lease, i64::try_from(limit).unwrap_or(i64::MAX))
+            })
+        });
+        let mut due: Vec<Due> =
+            taken.await.map_err(|error: CallError<diesel::result::Error>| error.to_string())?;
+        let more = due.len() >= limit;
+        due.sort_by_key(|due| due.lease.id);
+        for due in due {
+            let permit = self.room.clone().acquire_owned().await.ok();
+            let mut unit = Unit::due(due);
+            unit.room = permit;
+            self.lanes.hand_on(&self.engine, unit);
+        }
+        Ok(more)
+    }
+}

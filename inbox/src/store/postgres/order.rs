@@ -1,0 +1,86 @@
+use diesel::connection::LoadConnection;
+use diesel::pg::Pg;
+use diesel::sql_types::BigInt;
+use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
+
+use crate::Consumer;
+use crate::store::statement::{Bind, Statement};
+
+/// The first parked message that the others of its ordering key wait for. What is under review is none
+/// with `skip`.
+///
+/// Locked until the end of the transaction: who resolves it at the same time has to see the message that
+/// parks behind it, or nobody would make that one due.
+pub(crate) fn head_of_key<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    key: &str,
+    skip: bool,
+) -> QueryResult<Option<i64>> {
+    Statement::<3, BigInt>::new(
+        "SELECT id FROM inbox_parked
+         WHERE consumer = ? AND ordering_key = ? AND (state <> 'review' OR ? = 0)
+         ORDER BY id LIMIT 1 FOR KEY SHARE",
+        [Bind::Text(consumer.0), Bind::Text(key), Bind::Integer(i32::from(skip))],
+    )
+    .get_result(conn)
+    .optional()
+}
+
+/// Makes the first message that waits behind others of its key due, if nothing of the key stands before
+/// it any more.
+pub(crate) fn promote<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    key: &str,
+    skip: bool,
+) -> QueryResult<bool> {
+    Statement::<5>::new(
+        "UPDATE inbox_parked SET state = 'retry', not_before = clock_timestamp()
+         WHERE id = (SELECT min(id) FROM inbox_parked WHERE consumer = ? AND ordering_key = ? AND state = 'behind')
+           AND NOT EXISTS (SELECT 1 FROM inbox_parked AS other
+                           WHERE other.consumer = ? AND other.ordering_key = ?
+                             AND (other.state = 'retry' OR (other.state = 'review' AND ? = 0)))",
+        [
+            Bind::Text(consumer.0),
+            Bind::Text(key),
+            Bind::Text(consumer.0),
+            Bind::Text(key),
+            Bind::Integer(i32::from(skip)),
+        ],
+    )
+    .execute(conn)
+    .map(|rows| rows > 0)
+}
+
+/// The same for every key of the consumer: whoever took a head away by other means told nobody.
+pub(crate) fn promote_all<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    skip: bool,
+) -> QueryResult<usize> {
+    Statement::<2>::new(
+        "UPDATE inbox_parked SET state = 'retry', not_before = clock_timestamp()
+         WHERE consumer = ? AND state = 'behind'
+           AND NOT EXISTS (SELECT 1 FROM inbox_parked AS other
+                           WHERE other.consumer = inbox_parked.consumer
+                             AND other.ordering_key = inbox_parked.ordering_key
+                             AND (other.state = 'retry' OR (other.state = 'review' AND ? = 0)
+                                  OR (other.state = 'behind' AND other.id < inbox_parked.id)))",
+        [Bind::Text(consumer.0), Bind::Integer(i32::from(skip))],
+    )
+    .execute(conn)
+}
+
+/// Makes all that waits behind others due: the consumer keeps no order (any more).
+pub(crate) fn disband<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+) -> QueryResult<usize> {
+    Statement::<1>::new(
+        "UPDATE inbox_parked SET state = 'retry', not_before = clock_timestamp()
+         WHERE consumer = ? AND state = 'behind'",
+        [Bind::Text(consumer.0)],
+    )
+    .execute(conn)
+}
