@@ -8,12 +8,14 @@ use crate::backend::InboxBackend;
 use crate::builder::InboxConnection;
 use crate::ending::Reason;
 use crate::engine::Engine;
+use crate::outcome::Answer;
 use crate::park::NewParked;
 use crate::parking::{Next, Parking};
+use crate::replay::Replayed;
 use crate::route::Job;
 use crate::stale::Stale;
 use crate::unit::{Ready, Task};
-use crate::{Consumer, Failure, Once, OnceError, Outcome};
+use crate::{Consumer, Failure, Once, OnceError};
 
 /// Why a transaction was not committed, or not known to be.
 pub(crate) enum Abort {
@@ -57,26 +59,28 @@ impl<C: InboxConnection> Engine<C> {
         let stale = Stale::default();
         let context = context(ready, attempt, &stale);
         let consumer = Consumer(&self.consumer);
-        let mut once = Once::new(consumer, &ready.job.operation, &ready.job.fingerprint);
+        let incoming = &ready.task.incoming;
+        let mut once = Once::new(consumer, &ready.job.operation, &ready.job.fingerprint)
+            .redelivered(incoming.redelivered)
+            .replay(Replayed::of(incoming).is_some());
         if let Some(id) = context.message_id() {
             once = once.message_id(id);
         }
-        let outcome = once.run(tx, |tx| match ready.job.work.apply(tx, &context) {
-            Some(applied) => applied.map_err(Abort::Handler),
+        let answer = once.answer(tx, |tx| match ready.job.work.apply(tx, &context) {
+            Some(applied) => Ok((applied.map_err(Abort::Handler)?, stale.verdict())),
             None => Err(Abort::Unprepared),
         })?;
         // As raw JSON: nobody here reads the result.
-        let outcome: Outcome<Box<RawValue>> = outcome;
-        let verdict = match outcome {
-            Outcome::Applied(_) if stale.get() => Verdict::Stale,
-            Outcome::Applied(_) => Verdict::Applied,
-            Outcome::Duplicate(_) => Verdict::Duplicate,
-            Outcome::Conflict { first_seen, first_message_id } => {
+        let answer: Answer<Box<RawValue>> = answer;
+        let verdict = match answer {
+            Answer::Applied(_) => Verdict::of(stale.verdict()),
+            Answer::Duplicate { kind, .. } => Verdict::Duplicate(kind),
+            Answer::Conflict { first_seen, first_message_id } => {
                 let detail = conflict(&ready.job, first_seen, first_message_id.as_deref());
                 let parking = Parking::for_review(Reason::Conflict, detail, ready.task.attempts());
                 return self.park_in(tx, ready, &parking);
             }
-            Outcome::InProgress => return Err(Abort::Held),
+            Answer::InProgress => return Err(Abort::Held),
         };
         self.forget(tx, ready)?;
         Ok(verdict)

@@ -18,7 +18,7 @@ use crate::failure::chain;
 use crate::parking::{Fault, FaultKind};
 use crate::stale::Stale;
 use crate::unit::Ready;
-use crate::{Consumer, Context, Failure};
+use crate::{Consumer, Context, DuplicateKind, Failure, OperationVerdict};
 
 /// Between repetitions of a transaction; long enough for the winner to commit.
 const CONTENTION: Backoff =
@@ -42,8 +42,17 @@ pub(crate) enum Step {
 pub(crate) enum Verdict {
     Applied,
     Stale,
-    Duplicate,
+    Duplicate(DuplicateKind),
     Parked { id: i64, reason: Reason },
+}
+
+impl Verdict {
+    pub(crate) const fn of(kept: OperationVerdict) -> Self {
+        match kept {
+            OperationVerdict::Applied => Self::Applied,
+            OperationVerdict::Stale => Self::Stale,
+        }
+    }
 }
 
 /// What to do about an [`Abort`].

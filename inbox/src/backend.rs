@@ -7,7 +7,7 @@ use crate::Consumer;
 use crate::park::NewParked;
 use crate::parking::Parking;
 use crate::store::retry::{Due, Lease, Start};
-use crate::store::{First, Operation, Parked, Row};
+use crate::store::{First, Operation, OperationVerdict, Parked, Row};
 use message::OperationKey;
 
 /// A database an inbox can live in: `Pg` or `Sqlite`. Sealed; any diesel connection on one of them (a
@@ -24,6 +24,7 @@ pub trait InboxBackend: diesel::backend::Backend + sealed::Sealed + Sized {
         conn: &mut C,
         row: &Row<'_>,
         json: &str,
+        verdict: OperationVerdict,
     ) -> QueryResult<()>;
 
     #[doc(hidden)]
@@ -163,8 +164,9 @@ macro_rules! backend {
                 conn: &mut C,
                 row: &Row<'_>,
                 json: &str,
+                verdict: OperationVerdict,
             ) -> QueryResult<()> {
-                crate::store::$store::operation::store_result(conn, row, json)
+                crate::store::$store::operation::store_result(conn, row, json, verdict)
             }
 
             fn count_repeat<C: LoadConnection<Backend = Self>>(

@@ -2,6 +2,8 @@ use std::fmt;
 
 use message::OperationKey;
 
+use crate::DuplicateKind;
+
 /// How a delivery, or the retry of a parked message, ended. Each ends in exactly one of these, each is
 /// counted, and a delivery is acknowledged in all but the last two, after the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -158,6 +160,21 @@ impl fmt::Display for Ending {
     }
 }
 
+/// An ending and what belongs to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) ending: Ending,
+    /// Runs of the handler until then.
+    pub(crate) attempts: u32,
+    pub(crate) duplicate: Option<DuplicateKind>,
+}
+
+impl End {
+    pub(crate) const fn of(ending: Ending, attempts: u32) -> Self {
+        Self { ending, attempts, duplicate: None }
+    }
+}
+
 /// What an observer is told once a delivery has ended and its answer went to the broker.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -170,6 +187,8 @@ pub struct Ended<'a> {
     pub operation: Option<&'a OperationKey>,
     /// How it ended.
     pub ending: Ending,
+    /// How the operation came again, for [`Ending::Duplicate`].
+    pub duplicate: Option<DuplicateKind>,
     /// How often the handler was run for this message until now, also before it was parked;
     /// transactions repeated over contention are not counted, nor are runs that came too early.
     pub attempts: u32,

@@ -3,21 +3,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use db::{CallError, Db};
+use db::Db;
 use tokio::select;
 use tokio::sync::RwLock;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Step, Verdict};
-use crate::backend::InboxBackend;
 use crate::builder::{InboxConnection, Observer};
-use crate::ending::{Ended, Ending, Reason};
+use crate::ending::{End, Ended, Ending, Reason};
 use crate::lot::Alarm;
 use crate::parking::{Next, Parking};
 use crate::replay::Replayed;
 use crate::route::{Job, Refusal, Routes};
-use crate::store::retry::Start;
 use crate::telemetry::Telemetry;
 use crate::unit::{Ready, Task, Unit};
 use crate::{Consumer, Settings};
@@ -39,7 +37,7 @@ pub(crate) struct Engine<C: InboxConnection> {
 
 /// How long a message has been waiting for the database without an answer.
 #[derive(Default)]
-struct Patience {
+pub(crate) struct Patience {
     since: Option<Instant>,
     waits: u32,
 }
@@ -94,11 +92,11 @@ impl<C: InboxConnection> Engine<C> {
             return;
         }
         let task = unit.task.clone();
-        let (ending, attempts) = self.conclude(&task).await;
+        let end = self.conclude(&task).await;
         let answered = match unit.reply {
             None => true,
             Some(reply) => {
-                let answered = match ending {
+                let answered = match end.ending {
                     Ending::Unsettled => reply.acker.requeue().await,
                     // Unanswered, it goes back with the subscription: in order with what was not begun.
                     Ending::Released => Ok(()),
@@ -108,7 +106,7 @@ impl<C: InboxConnection> Engine<C> {
                     | Ending::Parked(_)
                     | Ending::Overtaken => reply.acker.ack().await,
                 };
-                if ending != Ending::Released {
+                if end.ending != Ending::Released {
                     reply.ticket.answered();
                 }
                 if let Err(error) = &answered {
@@ -118,45 +116,38 @@ impl<C: InboxConnection> Engine<C> {
                 answered.is_ok()
             }
         };
-        self.tell(&task, ending, attempts, answered, unit.received);
+        self.tell(&task, end, answered, unit.received);
     }
 
     /// Counts an ending and tells the observer.
-    pub(crate) fn tell(
-        &self,
-        task: &Task<C>,
-        ending: Ending,
-        attempts: u32,
-        answered: bool,
-        received: Instant,
-    ) {
+    pub(crate) fn tell(&self, task: &Task<C>, end: End, answered: bool, received: Instant) {
         let retried = task.lease.is_some();
-        self.telemetry.ended(ending, retried, received.elapsed());
+        self.telemetry.ended(end, retried, received.elapsed());
         if let Some(observer) = &self.observer {
             let job = self.decoded(task).as_ref();
             observer(&Ended {
                 message_id: task.incoming.message_id.as_deref(),
                 kind: task.incoming.kind.as_deref(),
                 operation: job.ok().map(|job| &job.operation),
-                ending,
-                attempts,
+                ending: end.ending,
+                duplicate: end.duplicate,
+                attempts: end.attempts,
                 retried,
                 answered,
             });
         }
     }
 
-    /// The ending, and how often the handler ran until then.
-    async fn conclude(self: &Arc<Self>, task: &Arc<Task<C>>) -> (Ending, u32) {
+    async fn conclude(self: &Arc<Self>, task: &Arc<Task<C>>) -> End {
         let mut patience = Patience::default();
         let starts = match self.start(task, &mut patience).await {
             Ok(starts) => starts,
-            Err(ending) => return (ending, task.attempts()),
+            Err(ending) => return End::of(ending, task.attempts()),
         };
-        let ended = if starts > self.settings.crash_limit {
+        let end = if starts > self.settings.crash_limit {
             let detail = format!("begun {} times without ever coming to an end", starts - 1);
             let parking = Parking::for_review(Reason::Crashed, detail, task.attempts());
-            (self.park(task, None, parking, &mut patience).await, task.attempts())
+            End::of(self.park(task, None, parking, &mut patience).await, task.attempts())
         } else if starts >= SUSPICIOUS {
             let _alone = self.quarantine.write().await;
             self.work(task, &mut patience).await
@@ -164,73 +155,19 @@ impl<C: InboxConnection> Engine<C> {
             let _shared = self.quarantine.read().await;
             self.work(task, &mut patience).await
         };
-        if matches!(ended.0, Ending::Released | Ending::Unsettled) {
+        if matches!(end.ending, Ending::Released | Ending::Unsettled) {
             self.unstart(task).await;
         }
-        ended
+        end
     }
 
-    /// How often the message was begun since it last came to an end; the ending where it need not begin.
-    /// A first delivery is not looked up.
-    async fn start(
-        self: &Arc<Self>,
-        task: &Arc<Task<C>>,
-        patience: &mut Patience,
-    ) -> Result<u32, Ending> {
-        if let Some(lease) = &task.lease {
-            return Ok(lease.starts);
-        }
-        let Some(digest) = task.digest else { return Ok(0) };
-        loop {
-            let engine = self.clone();
-            let started = self.db.call(move |conn| {
-                let consumer = Consumer(&engine.consumer);
-                conn.write(|tx| C::Backend::start(tx, consumer, digest.as_bytes()))
-            });
-            let error: CallError<diesel::result::Error> = match started.await {
-                Ok(Start::Begun { starts }) => return Ok(starts),
-                Ok(Start::Parked { reason, .. }) => return Err(Ending::Parked(reason)),
-                Err(error) => error,
-            };
-            let reason = format!("cannot count a redelivery: {error}");
-            if let Some(ending) = self.wait(patience, &reason).await {
-                return Err(ending);
-            }
-        }
-    }
-
-    /// What was begun and given back has not crashed. Where the database cannot be told it counts as if.
-    async fn unstart(self: &Arc<Self>, task: &Arc<Task<C>>) {
-        if task.lease.is_none() && task.digest.is_none() {
-            return;
-        }
-        let (engine, task) = (self.clone(), task.clone());
-        let told: Result<(), CallError<diesel::result::Error>> = self
-            .db
-            .call(move |conn| {
-                conn.write(|tx| {
-                    if let Some(lease) = &task.lease {
-                        C::Backend::untake(tx, lease)?;
-                    }
-                    if let Some(digest) = &task.digest {
-                        C::Backend::finish(tx, Consumer(&engine.consumer), digest.as_bytes())?;
-                    }
-                    Ok(())
-                })
-            })
-            .await;
-        if let Err(error) = told {
-            tracing::debug!(consumer = self.consumer, reason = %error, "a start could not be taken back");
-        }
-    }
-
-    async fn work(self: &Arc<Self>, task: &Arc<Task<C>>, patience: &mut Patience) -> (Ending, u32) {
+    async fn work(self: &Arc<Self>, task: &Arc<Task<C>>, patience: &mut Patience) -> End {
         let mut attempts = task.attempts();
         let ready = match self.admitted(task) {
             Ok(ready) => ready,
             Err(refusal) => {
                 let parking = Parking::for_review(refusal.reason, refusal.detail, attempts);
-                return (self.park(task, None, parking, patience).await, attempts);
+                return End::of(self.park(task, None, parking, patience).await, attempts);
             }
         };
         loop {
@@ -240,21 +177,19 @@ impl<C: InboxConnection> Engine<C> {
             }
             match step {
                 Step::Committed(verdict) => {
-                    if matches!(verdict, Verdict::Applied | Verdict::Stale) {
-                        attempts += 1;
-                    }
-                    return (self.committed(task, verdict), attempts);
+                    return self.committed(task, verdict);
                 }
-                Step::Overtaken => return (Ending::Overtaken, attempts),
+                Step::Overtaken => return End::of(Ending::Overtaken, attempts),
                 Step::Fault(fault) => {
                     let age = task.lease.map_or_else(Default::default, |lease| lease.age);
                     let parking = self.settings.parking(fault, attempts + 1, age);
                     attempts = parking.attempts;
-                    return (self.park(task, Some(&ready), parking, patience).await, attempts);
+                    let ending = self.park(task, Some(&ready), parking, patience).await;
+                    return End::of(ending, attempts);
                 }
                 Step::Wait(reason) => {
                     if let Some(ending) = self.wait(patience, &reason).await {
-                        return (ending, attempts);
+                        return End::of(ending, attempts);
                     }
                 }
             }
@@ -284,14 +219,17 @@ impl<C: InboxConnection> Engine<C> {
         }
     }
 
-    pub(crate) fn committed(&self, task: &Task<C>, verdict: Verdict) -> Ending {
+    pub(crate) fn committed(&self, task: &Task<C>, verdict: Verdict) -> End {
+        let attempts = task.attempts();
         match verdict {
-            Verdict::Applied => Ending::Applied,
-            Verdict::Stale => Ending::Stale,
-            Verdict::Duplicate => Ending::Duplicate,
+            Verdict::Applied => End::of(Ending::Applied, attempts + 1),
+            Verdict::Stale => End::of(Ending::Stale, attempts + 1),
+            Verdict::Duplicate(kind) => {
+                End { duplicate: Some(kind), ..End::of(Ending::Duplicate, attempts) }
+            }
             Verdict::Parked { id, reason } => {
                 self.parked(task, reason, id);
-                Ending::Parked(reason)
+                End::of(Ending::Parked(reason), attempts)
             }
         }
     }
@@ -315,7 +253,7 @@ impl<C: InboxConnection> Engine<C> {
                     if let Next::Retry(after) = parking.next {
                         self.alarm.set(after);
                     }
-                    return self.committed(task, verdict);
+                    return self.committed(task, verdict).ending;
                 }
                 Ok(None) => return Ending::Overtaken,
                 Err(error) => error,
@@ -341,7 +279,7 @@ impl<C: InboxConnection> Engine<C> {
 
     /// A pause that spends no attempt, keeping the place: while the database is away nobody else needs
     /// it. The ending where there is nothing more to wait for.
-    async fn wait(&self, patience: &mut Patience, reason: &str) -> Option<Ending> {
+    pub(crate) async fn wait(&self, patience: &mut Patience, reason: &str) -> Option<Ending> {
         let waited = patience.since.get_or_insert_with(Instant::now).elapsed();
         let Some(left) = self.settings.hold.checked_sub(waited).filter(|left| !left.is_zero())
         else {

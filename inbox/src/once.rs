@@ -1,4 +1,4 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use diesel::QueryResult;
 use diesel::connection::{LoadConnection, TransactionManager};
@@ -7,34 +7,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::InboxBackend;
+use crate::outcome::{Answer, Outcome};
 use crate::park::clean;
 use crate::store::{First, Row};
-use crate::{Consumer, OnceError};
+use crate::{Consumer, OnceError, OperationVerdict};
 
 /// Deletions racing with a claim that are outrun before giving up.
 const CLAIMS: u32 = 3;
-
-/// What became of an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "a conflict or an operation in progress was not applied"]
-#[non_exhaustive]
-pub enum Outcome<R> {
-    /// It took effect now, if the transaction commits. The handler's result.
-    Applied(R),
-    /// It took effect before. The result of that time; the handler did not run.
-    Duplicate(R),
-    /// The key took effect before with other content. The handler did not run.
-    #[non_exhaustive]
-    Conflict {
-        /// When the key was claimed first, by the database's clock.
-        first_seen: SystemTime,
-        /// The message that was applied then, where one was named.
-        first_message_id: Option<String>,
-    },
-    /// Another transaction is applying it and did not end within [`Once::wait_at_most`]. The handler
-    /// did not run; try again later.
-    InProgress,
-}
 
 /// Applies a business operation once: the short form of [`Once`].
 ///
@@ -86,13 +65,36 @@ impl<'a> Once<'a> {
         operation: &'a OperationKey,
         fingerprint: &'a Fingerprint,
     ) -> Self {
-        Self { row: Row { consumer, operation, fingerprint, message_id: None }, wait: None }
+        let row = Row {
+            consumer,
+            operation,
+            fingerprint,
+            message_id: None,
+            redelivered: false,
+            replay: false,
+        };
+        Self { row, wait: None }
     }
 
     /// Names the message that brings the operation, so that a later conflict can name it. Default:
     /// none. NUL characters are stored as `␀`, and what is beyond 255 bytes is cut off.
     pub fn message_id(mut self, id: &'a str) -> Self {
         self.row.message_id = Some(id);
+        self
+    }
+
+    /// Says that the broker may have delivered the message before. It decides nothing but under which
+    /// kind a duplicate is counted: [`DuplicateKind::Redelivery`](crate::DuplicateKind::Redelivery).
+    /// Default: false.
+    pub const fn redelivered(mut self, redelivered: bool) -> Self {
+        self.row.redelivered = redelivered;
+        self
+    }
+
+    /// Says that a replay brings the operation, so that a duplicate is counted as
+    /// [`DuplicateKind::Replay`](crate::DuplicateKind::Replay). Default: false.
+    pub const fn replay(mut self, replay: bool) -> Self {
+        self.row.replay = replay;
         self
     }
 
@@ -128,21 +130,30 @@ impl<'a> Once<'a> {
         R: Serialize + DeserializeOwned,
         E: From<OnceError>,
     {
+        self.answer(tx, |tx| Ok((handler(tx)?, OperationVerdict::Applied))).map(Outcome::from)
+    }
+
+    /// As [`Once::run`], for a handler that also says how the operation is to be kept.
+    pub(crate) fn answer<C, R, E>(
+        self,
+        tx: &mut C,
+        handler: impl FnOnce(&mut C) -> Result<(R, OperationVerdict), E>,
+    ) -> Result<Answer<R>, E>
+    where
+        C: LoadConnection,
+        C::Backend: InboxBackend,
+        R: Serialize + DeserializeOwned,
+        E: From<OnceError>,
+    {
         self.check().map_err(OnceError::from)?;
         require_transaction(tx)?;
         let message_id = self.row.message_id.map(clean);
         let once =
             Once { row: Row { message_id: message_id.as_deref(), ..self.row }, wait: self.wait };
         match once.claim(tx)? {
-            Claim::Ours => once.apply(tx, handler).map(Outcome::Applied),
-            Claim::Known(First { same: true, result, .. }) => {
-                let result = serde_json::from_str(result.as_deref().unwrap_or("null"));
-                Ok(Outcome::Duplicate(result.map_err(OnceError::UnreadableResult)?))
-            }
-            Claim::Known(First { same: false, applied_at, message_id, .. }) => {
-                Ok(Outcome::Conflict { first_seen: applied_at, first_message_id: message_id })
-            }
-            Claim::Busy => Ok(Outcome::InProgress),
+            Claim::Ours => once.apply(tx, handler).map(Answer::Applied),
+            Claim::Known(first) => Ok(Answer::to_repeat(first)?),
+            Claim::Busy => Ok(Answer::InProgress),
         }
     }
 
@@ -179,7 +190,7 @@ impl<'a> Once<'a> {
     fn apply<C, R, E>(
         &self,
         tx: &mut C,
-        handler: impl FnOnce(&mut C) -> Result<R, E>,
+        handler: impl FnOnce(&mut C) -> Result<(R, OperationVerdict), E>,
     ) -> Result<R, E>
     where
         C: LoadConnection,
@@ -187,8 +198,8 @@ impl<'a> Once<'a> {
         R: Serialize,
         E: From<OnceError>,
     {
-        let result = match handler(tx) {
-            Ok(result) => result,
+        let (result, verdict) = match handler(tx) {
+            Ok(done) => done,
             Err(error) => {
                 // In a transaction that PostgreSQL has aborted this fails, and nothing can commit.
                 let _ = C::Backend::withdraw(tx, &self.row);
@@ -198,7 +209,7 @@ impl<'a> Once<'a> {
         let json = serde_json::to_string(&result).map_err(OnceError::UnwritableResult)?;
         // Also for a null: in a transaction that PostgreSQL has aborted (a handler swallowed an error)
         // COMMIT rolls back without an error, and this statement is the one that finds out.
-        C::Backend::store_result(tx, &self.row, &json).map_err(OnceError::from)?;
+        C::Backend::store_result(tx, &self.row, &json, verdict).map_err(OnceError::from)?;
         Ok(result)
     }
 }

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::OperationVerdict;
+
 /// Whether a handler has found its event out of date.
 #[derive(Debug, Default)]
 pub(crate) struct Stale(AtomicBool);
@@ -11,5 +13,9 @@ impl Stale {
 
     pub(crate) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn verdict(&self) -> OperationVerdict {
+        if self.get() { OperationVerdict::Stale } else { OperationVerdict::Applied }
     }
 }

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use crate::ending::Ending;
+use crate::DuplicateKind;
+use crate::ending::{End, Ending};
 
 /// Deliveries by how they ended; label `ending`, see [`Ending::as_str`].
 pub const DELIVERIES: &str = "counterfoil_inbox_deliveries_total";
+/// Duplicates by how they came again; label `kind`, see [`DuplicateKind::as_str`].
+pub const DUPLICATES: &str = "counterfoil_inbox_duplicates_total";
 /// Retries of parked messages by how they ended; label `ending`.
 pub const RETRIES: &str = "counterfoil_inbox_retries_total";
 /// Handlers that gave no answer within their deadline.
@@ -31,6 +34,7 @@ pub const SECONDS: &str = "counterfoil_inbox_receive_to_answer_seconds";
 pub(crate) struct Telemetry {
     endings: [Counter; Ending::ALL.len()],
     retries: [Counter; Ending::ALL.len()],
+    duplicates: [Counter; DuplicateKind::ALL.len()],
     pub(crate) hung: Counter,
     pub(crate) transactions_repeated: Counter,
     pub(crate) panics: Counter,
@@ -52,6 +56,9 @@ impl Telemetry {
         Self {
             endings: by_ending(DELIVERIES),
             retries: by_ending(RETRIES),
+            duplicates: DuplicateKind::ALL.map(
+                |kind| counter!(DUPLICATES, "consumer" => consumer.to_owned(), "kind" => kind.as_str()),
+            ),
             hung: named(HUNG),
             transactions_repeated: named(TRANSACTIONS_REPEATED),
             panics: named(PANICS),
@@ -63,7 +70,11 @@ impl Telemetry {
         }
     }
 
-    pub(crate) fn ended(&self, ending: Ending, retried: bool, after: Duration) {
+    pub(crate) fn ended(&self, end: End, retried: bool, after: Duration) {
+        let End { ending, duplicate, .. } = end;
+        if let Some(at) = DuplicateKind::ALL.iter().position(|kind| Some(*kind) == duplicate) {
+            self.duplicates[at].increment(1);
+        }
         let counters = if retried { &self.retries } else { &self.endings };
         if let Some(at) = Ending::ALL.iter().position(|candidate| *candidate == ending) {
             counters[at].increment(1);
@@ -116,7 +127,7 @@ mod tests {
         let recorded = Recorded::default();
         let telemetry = with_local_recorder(&recorded, || Telemetry::new("billing"));
         for (times, ending) in Ending::ALL.into_iter().enumerate() {
-            (0..times).for_each(|_| telemetry.ended(ending, false, Duration::ZERO));
+            (0..times).for_each(|_| telemetry.ended(End::of(ending, 0), false, Duration::ZERO));
         }
         let series = recorded.0.lock().expect("no panic");
         for (times, ending) in Ending::ALL.into_iter().enumerate() {
@@ -124,8 +135,26 @@ mod tests {
             let count = series.get(&name).expect("registered before it happens");
             assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), times as u64, "{name}");
         }
-        let others = series.keys().filter(|name| !name.contains("ending="));
+        let labelled = |name: &&String| !name.contains("ending=") && !name.contains("kind=");
+        let others = series.keys().filter(labelled);
         assert!(others.clone().all(|name| name.ends_with(" consumer=billing")));
         assert_eq!(others.count(), 7);
+    }
+
+    #[test]
+    fn each_kind_of_duplicate_counts_in_a_series_of_its_own() {
+        let recorded = Recorded::default();
+        let telemetry = with_local_recorder(&recorded, || Telemetry::new("billing"));
+        for (times, kind) in DuplicateKind::ALL.into_iter().enumerate() {
+            let end = End { duplicate: Some(kind), ..End::of(Ending::Duplicate, 0) };
+            (0..times).for_each(|_| telemetry.ended(end, false, Duration::ZERO));
+        }
+        telemetry.ended(End::of(Ending::Applied, 1), false, Duration::ZERO);
+        let series = recorded.0.lock().expect("no panic");
+        for (times, kind) in DuplicateKind::ALL.into_iter().enumerate() {
+            let name = format!("{DUPLICATES} consumer=billing,kind={kind}");
+            let count = series.get(&name).expect("registered before it happens");
+            assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), times as u64, "{name}");
+        }
     }
 }

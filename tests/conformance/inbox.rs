@@ -3,6 +3,7 @@
 mod broker;
 mod building;
 mod consumer;
+mod duplicates;
 mod once;
 mod once_concurrent;
 mod ordered;

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use message::Fingerprint;
 
+#[cfg(feature = "postgres")]
+pub(crate) mod claims;
 mod operation;
 mod parked;
 #[cfg(feature = "postgres")]
@@ -14,8 +16,8 @@ pub(crate) mod retry;
 pub(crate) mod sqlite;
 mod statement;
 
-pub use operation::Operation;
 pub(crate) use operation::{First, Row};
+pub use operation::{Operation, OperationVerdict};
 pub use parked::{Parked, ParkedState};
 
 /// Microseconds since 1970 as a time.

@@ -5,7 +5,7 @@ use diesel::RunQueryDsl;
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::serialize::ToSql;
-use diesel::sql_types::{BigInt, Binary, HasSqlType, Integer, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, HasSqlType, Integer, Nullable, Text};
 
 /// A statement whose text is constant, with `?` for each value in turn.
 ///
@@ -25,6 +25,7 @@ pub(crate) enum Bind<'a> {
     Integer(i32),
     BigInt(i64),
     MaybeBigInt(Option<i64>),
+    Bool(bool),
 }
 
 impl<'a, const N: usize, ST> Statement<'a, N, ST> {
@@ -48,13 +49,19 @@ impl<C, const N: usize, ST> RunQueryDsl<C> for Statement<'_, N, ST> {}
 
 impl<DB, const N: usize, ST> QueryFragment<DB> for Statement<'_, N, ST>
 where
-    DB: Backend + HasSqlType<Text> + HasSqlType<Binary> + HasSqlType<Integer> + HasSqlType<BigInt>,
+    DB: Backend
+        + HasSqlType<Text>
+        + HasSqlType<Binary>
+        + HasSqlType<Integer>
+        + HasSqlType<BigInt>
+        + HasSqlType<Bool>,
     str: ToSql<Text, DB>,
     for<'x> Option<&'x str>: ToSql<Nullable<Text>, DB>,
     [u8]: ToSql<Binary, DB>,
     i32: ToSql<Integer, DB>,
     i64: ToSql<BigInt, DB>,
     Option<i64>: ToSql<Nullable<BigInt>, DB>,
+    bool: ToSql<Bool, DB>,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         let mut binds = self.binds.iter();
@@ -72,6 +79,7 @@ where
                     Some(Bind::MaybeBigInt(value)) => {
                         out.push_bind_param::<Nullable<BigInt>, _>(value)?
                     }
+                    Some(Bind::Bool(value)) => out.push_bind_param::<Bool, _>(value)?,
                     None => {}
                 }
             }

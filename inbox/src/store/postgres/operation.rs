@@ -3,13 +3,14 @@ use std::time::Duration;
 use diesel::connection::LoadConnection;
 use diesel::pg::Pg;
 use diesel::result::Error;
-use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
 use message::OperationKey;
 
-use crate::Consumer;
+use crate::store::operation::{FirstValues, OperationValues};
 use crate::store::statement::{Bind, Statement};
-use crate::store::{First, Operation, Row, fingerprint, time};
+use crate::store::{First, Operation, Row, claims};
+use crate::{Consumer, OperationVerdict};
 
 /// Writes the row unless it is there; true if it wrote it. Waits while another transaction has
 /// written it and not ended yet.
@@ -17,19 +18,7 @@ pub(crate) fn claim<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     row: &Row<'_>,
 ) -> QueryResult<bool> {
-    Statement::<5>::new(
-        "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, message_id)
-         VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [
-            Bind::Text(row.consumer.0),
-            Bind::Text(row.operation.scope()),
-            Bind::Text(row.operation.id()),
-            Bind::Bytes(row.fingerprint.as_bytes()),
-            Bind::MaybeText(row.message_id),
-        ],
-    )
-    .execute(conn)
-    .map(|rows| rows == 1)
+    claims::claim(row).execute(conn).map(|rows| rows == 1)
 }
 
 /// Takes back a claim of this transaction.
@@ -37,35 +26,17 @@ pub(crate) fn withdraw<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     row: &Row<'_>,
 ) -> QueryResult<()> {
-    Statement::<3>::new(
-        "DELETE FROM inbox_operations WHERE consumer = ? AND scope = ? AND operation = ?",
-        [
-            Bind::Text(row.consumer.0),
-            Bind::Text(row.operation.scope()),
-            Bind::Text(row.operation.id()),
-        ],
-    )
-    .execute(conn)
-    .map(drop)
+    claims::withdraw(row).execute(conn).map(drop)
 }
 
-/// Keeps the handler's result for the duplicates.
+/// Keeps the handler's result for the duplicates, and when it was done.
 pub(crate) fn store_result<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     row: &Row<'_>,
     json: &str,
+    verdict: OperationVerdict,
 ) -> QueryResult<()> {
-    Statement::<4>::new(
-        "UPDATE inbox_operations SET result = nullif(?, 'null') WHERE consumer = ? AND scope = ? AND operation = ?",
-        [
-            Bind::Text(json),
-            Bind::Text(row.consumer.0),
-            Bind::Text(row.operation.scope()),
-            Bind::Text(row.operation.id()),
-        ],
-    )
-    .execute(conn)
-    .map(drop)
+    claims::store_result(row, json, verdict).execute(conn).map(drop)
 }
 
 /// Counts a duplicate or a conflict and reads what the first time left; `None` where the row is gone.
@@ -73,35 +44,8 @@ pub(crate) fn count_repeat<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     row: &Row<'_>,
 ) -> QueryResult<Option<First>> {
-    type Columns = (Bool, Nullable<Text>, Nullable<Text>, BigInt);
-    let fingerprint = || Bind::Bytes(row.fingerprint.as_bytes());
-    let first = Statement::<8, Columns>::new(
-        "UPDATE inbox_operations SET
-             duplicates = duplicates + CASE WHEN fingerprint = ? THEN 1 ELSE 0 END,
-             last_duplicate_at = CASE WHEN fingerprint = ? THEN clock_timestamp() ELSE last_duplicate_at END,
-             conflicts = conflicts + CASE WHEN fingerprint = ? THEN 0 ELSE 1 END,
-             last_conflict_at = CASE WHEN fingerprint = ? THEN last_conflict_at ELSE clock_timestamp() END
-         WHERE consumer = ? AND scope = ? AND operation = ?
-         RETURNING fingerprint = ?, message_id, result, CAST(extract(epoch FROM applied_at) * 1000000 AS bigint)",
-        [
-            fingerprint(),
-            fingerprint(),
-            fingerprint(),
-            fingerprint(),
-            Bind::Text(row.consumer.0),
-            Bind::Text(row.operation.scope()),
-            Bind::Text(row.operation.id()),
-            fingerprint(),
-        ],
-    )
-    .get_result::<(bool, Option<String>, Option<String>, i64)>(conn)
-    .optional()?;
-    Ok(first.map(|(same, message_id, result, at)| First {
-        same,
-        message_id,
-        result,
-        applied_at: time(at),
-    }))
+    let first = claims::count_repeat(row).get_result::<FirstValues>(conn).optional()?;
+    first.map(First::read).transpose()
 }
 
 /// Runs `work` in a savepoint whose lock waits end after `wait`; `None` where one did. The caller's
@@ -111,31 +55,16 @@ pub(crate) fn waiting_at_most<C: LoadConnection<Backend = Pg>, T>(
     wait: Duration,
     work: impl FnOnce(&mut C) -> QueryResult<T>,
 ) -> QueryResult<Option<T>> {
-    // Zero would mean no limit.
-    let limit = format!("{}ms", wait.as_millis().clamp(1, i32::MAX as u128));
+    let limit = claims::lock_limit(wait);
     let done = conn.transaction(|conn| {
-        let before: String =
-            Statement::<0, Text>::new("SELECT current_setting('lock_timeout')", [])
-                .get_result(conn)?;
-        set_lock_timeout(conn, &limit)?;
+        let before: String = claims::lock_timeout().get_result(conn)?;
+        claims::set_lock_timeout(&limit).execute(conn)?;
         let done = work(conn)?;
         // A released savepoint passes its SET LOCAL on to the transaction; a rolled back one does not.
-        set_lock_timeout(conn, &before)?;
-        Ok(done)
+        claims::set_lock_timeout(&before).execute(conn)?;
+        Ok::<_, Error>(done)
     });
-    match done {
-        Ok(done) => Ok(Some(done)),
-        Err(Error::DatabaseError(_, info)) if info.message().contains("due to lock timeout") => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn set_lock_timeout<C: LoadConnection<Backend = Pg>>(conn: &mut C, value: &str) -> QueryResult<()> {
-    Statement::<1, Text>::new("SELECT set_config('lock_timeout', ?, true)", [Bind::Text(value)])
-        .get_result::<String>(conn)
-        .map(drop)
+    claims::unless_timed_out(done)
 }
 
 /// What is stored of an operation.
@@ -144,37 +73,26 @@ pub(crate) fn operation<C: LoadConnection<Backend = Pg>>(
     consumer: Consumer<'_>,
     operation: &OperationKey,
 ) -> QueryResult<Option<Operation>> {
+    type Counts =
+        (Nullable<BigInt>, Nullable<BigInt>, Nullable<BigInt>, Nullable<BigInt>, Nullable<BigInt>);
     type Columns = (
-        Binary,
-        Nullable<Text>,
-        Nullable<Text>,
-        BigInt,
-        BigInt,
-        Nullable<BigInt>,
-        BigInt,
-        Nullable<BigInt>,
+        (Binary, Nullable<Text>, Nullable<Text>, Nullable<Text>),
+        (BigInt, Nullable<BigInt>, Nullable<BigInt>),
+        (BigInt, Nullable<BigInt>, BigInt, Nullable<BigInt>),
+        Counts,
     );
-    type Values =
-        (Vec<u8>, Option<String>, Option<String>, i64, i64, Option<i64>, i64, Option<i64>);
-    let found: Option<Values> = Statement::<3, Columns>::new(
-        "SELECT fingerprint, message_id, result,
+    let found: Option<OperationValues> = Statement::<3, Columns>::new(
+        "SELECT fingerprint, message_id, result, verdict,
                 CAST(extract(epoch FROM applied_at) * 1000000 AS bigint),
+                CAST(extract(epoch FROM finished_at) * 1000000 AS bigint),
+                CAST(extract(epoch FROM result_dropped_at) * 1000000 AS bigint),
                 duplicates, CAST(extract(epoch FROM last_duplicate_at) * 1000000 AS bigint),
-                conflicts, CAST(extract(epoch FROM last_conflict_at) * 1000000 AS bigint)
+                conflicts, CAST(extract(epoch FROM last_conflict_at) * 1000000 AS bigint),
+                replayed, concurrent, redelivered, same_message, other_message
          FROM inbox_operations WHERE consumer = ? AND scope = ? AND operation = ?",
         [Bind::Text(consumer.0), Bind::Text(operation.scope()), Bind::Text(operation.id())],
     )
     .get_result(conn)
     .optional()?;
-    let Some(found) = found else { return Ok(None) };
-    Ok(Some(Operation {
-        fingerprint: fingerprint(found.0)?,
-        message_id: found.1,
-        result: found.2,
-        applied_at: time(found.3),
-        duplicates: found.4,
-        last_duplicate_at: found.5.map(time),
-        conflicts: found.6,
-        last_conflict_at: found.7.map(time),
-    }))
+    found.map(Operation::read).transpose()
 }

@@ -6,9 +6,10 @@ use diesel::sqlite::Sqlite;
 use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
 use message::OperationKey;
 
-use crate::Consumer;
+use crate::store::operation::{FirstValues, OperationValues};
 use crate::store::statement::{Bind, Statement};
-use crate::store::{First, Operation, Row, fingerprint, time};
+use crate::store::{First, Operation, Row};
+use crate::{Consumer, OperationVerdict};
 
 /// Writes the row unless it is there; true if it wrote it. Another transaction that has written it
 /// and not ended yet is waited for before, when this one takes the write lock.
@@ -48,16 +49,20 @@ pub(crate) fn withdraw<C: LoadConnection<Backend = Sqlite>>(
     .map(drop)
 }
 
-/// Keeps the handler's result for the duplicates.
+/// Keeps the handler's result for the duplicates, and when it was done.
 pub(crate) fn store_result<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     row: &Row<'_>,
     json: &str,
+    verdict: OperationVerdict,
 ) -> QueryResult<()> {
-    Statement::<4>::new(
-        "UPDATE inbox_operations SET result = nullif(?, 'null') WHERE consumer = ? AND scope = ? AND operation = ?",
+    Statement::<5>::new(
+        "UPDATE inbox_operations SET result = nullif(?, 'null'), verdict = ?,
+             finished_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+         WHERE consumer = ? AND scope = ? AND operation = ?",
         [
             Bind::Text(json),
+            Bind::MaybeText(verdict.stored()),
             Bind::Text(row.consumer.0),
             Bind::Text(row.operation.scope()),
             Bind::Text(row.operation.id()),
@@ -68,39 +73,58 @@ pub(crate) fn store_result<C: LoadConnection<Backend = Sqlite>>(
 }
 
 /// Counts a duplicate or a conflict and reads what the first time left; `None` where the row is gone.
+///
+/// Two statements, because RETURNING sees nothing but the row here. No other writer can come between:
+/// the claim before has the write lock.
 pub(crate) fn count_repeat<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     row: &Row<'_>,
 ) -> QueryResult<Option<First>> {
-    type Columns = (Bool, Nullable<Text>, Nullable<Text>, BigInt);
-    let fingerprint = || Bind::Bytes(row.fingerprint.as_bytes());
-    let first = Statement::<8, Columns>::new(
-        "UPDATE inbox_operations SET
-             duplicates = duplicates + CASE WHEN fingerprint = ? THEN 1 ELSE 0 END,
-             last_duplicate_at = CASE WHEN fingerprint = ? THEN CAST(unixepoch('subsec') * 1000000 AS INTEGER) ELSE last_duplicate_at END,
-             conflicts = conflicts + CASE WHEN fingerprint = ? THEN 0 ELSE 1 END,
-             last_conflict_at = CASE WHEN fingerprint = ? THEN last_conflict_at ELSE CAST(unixepoch('subsec') * 1000000 AS INTEGER) END
-         WHERE consumer = ? AND scope = ? AND operation = ?
-         RETURNING fingerprint = ?, message_id, result, applied_at",
+    type Columns = (Text, Nullable<Text>, Nullable<Text>, Bool, BigInt);
+    let first = Statement::<7, Columns>::new(
+        "SELECT CASE WHEN o.fingerprint <> given.fingerprint THEN 'conflict'
+                     WHEN given.replay THEN 'replay'
+                     WHEN o.message_id = given.message_id AND given.redelivered THEN 'redelivery'
+                     WHEN o.message_id = given.message_id THEN 'same_message'
+                     ELSE 'other_message' END,
+                o.message_id, o.result, o.result_dropped_at IS NOT NULL, o.applied_at
+         FROM (SELECT ? AS fingerprint, ? AS message_id, ? AS redelivered, ? AS replay) AS given, inbox_operations o
+         WHERE o.consumer = ? AND o.scope = ? AND o.operation = ?",
         [
-            fingerprint(),
-            fingerprint(),
-            fingerprint(),
-            fingerprint(),
+            Bind::Bytes(row.fingerprint.as_bytes()),
+            Bind::MaybeText(row.message_id),
+            Bind::Bool(row.redelivered),
+            Bind::Bool(row.replay),
             Bind::Text(row.consumer.0),
             Bind::Text(row.operation.scope()),
             Bind::Text(row.operation.id()),
-            fingerprint(),
         ],
     )
-    .get_result::<(bool, Option<String>, Option<String>, i64)>(conn)
+    .get_result::<FirstValues>(conn)
     .optional()?;
-    Ok(first.map(|(same, message_id, result, at)| First {
-        same,
-        message_id,
-        result,
-        applied_at: time(at),
-    }))
+    let Some(first) = first else { return Ok(None) };
+    Statement::<4>::new(
+        "UPDATE inbox_operations SET
+             replayed = CASE given.kind WHEN 'replay' THEN coalesce(replayed, 0) + 1 ELSE replayed END,
+             redelivered = CASE given.kind WHEN 'redelivery' THEN coalesce(redelivered, 0) + 1 ELSE redelivered END,
+             same_message = CASE given.kind WHEN 'same_message' THEN coalesce(same_message, 0) + 1 ELSE same_message END,
+             other_message = CASE given.kind WHEN 'other_message' THEN coalesce(other_message, 0) + 1 ELSE other_message END,
+             duplicates = duplicates + (given.kind <> 'conflict'),
+             last_duplicate_at = CASE given.kind WHEN 'conflict' THEN last_duplicate_at
+                                 ELSE CAST(unixepoch('subsec') * 1000000 AS INTEGER) END,
+             conflicts = conflicts + (given.kind = 'conflict'),
+             last_conflict_at = CASE given.kind WHEN 'conflict' THEN CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+                                ELSE last_conflict_at END
+         FROM (SELECT ? AS kind) AS given WHERE consumer = ? AND scope = ? AND operation = ?",
+        [
+            Bind::Text(&first.0),
+            Bind::Text(row.consumer.0),
+            Bind::Text(row.operation.scope()),
+            Bind::Text(row.operation.id()),
+        ],
+    )
+    .execute(conn)?;
+    First::read(first).map(Some)
 }
 
 /// Runs `work`. There is nothing to wait for: who may write on SQLite is the only one who may.
@@ -118,35 +142,22 @@ pub(crate) fn operation<C: LoadConnection<Backend = Sqlite>>(
     consumer: Consumer<'_>,
     operation: &OperationKey,
 ) -> QueryResult<Option<Operation>> {
+    type Counts =
+        (Nullable<BigInt>, Nullable<BigInt>, Nullable<BigInt>, Nullable<BigInt>, Nullable<BigInt>);
     type Columns = (
-        Binary,
-        Nullable<Text>,
-        Nullable<Text>,
-        BigInt,
-        BigInt,
-        Nullable<BigInt>,
-        BigInt,
-        Nullable<BigInt>,
+        (Binary, Nullable<Text>, Nullable<Text>, Nullable<Text>),
+        (BigInt, Nullable<BigInt>, Nullable<BigInt>),
+        (BigInt, Nullable<BigInt>, BigInt, Nullable<BigInt>),
+        Counts,
     );
-    type Values =
-        (Vec<u8>, Option<String>, Option<String>, i64, i64, Option<i64>, i64, Option<i64>);
-    let found: Option<Values> = Statement::<3, Columns>::new(
-        "SELECT fingerprint, message_id, result, applied_at,
-                duplicates, last_duplicate_at, conflicts, last_conflict_at
+    let found: Option<OperationValues> = Statement::<3, Columns>::new(
+        "SELECT fingerprint, message_id, result, verdict, applied_at, finished_at, result_dropped_at,
+                duplicates, last_duplicate_at, conflicts, last_conflict_at,
+                replayed, concurrent, redelivered, same_message, other_message
          FROM inbox_operations WHERE consumer = ? AND scope = ? AND operation = ?",
         [Bind::Text(consumer.0), Bind::Text(operation.scope()), Bind::Text(operation.id())],
     )
     .get_result(conn)
     .optional()?;
-    let Some(found) = found else { return Ok(None) };
-    Ok(Some(Operation {
-        fingerprint: fingerprint(found.0)?,
-        message_id: found.1,
-        result: found.2,
-        applied_at: time(found.3),
-        duplicates: found.4,
-        last_duplicate_at: found.5.map(time),
-        conflicts: found.6,
-        last_conflict_at: found.7.map(time),
-    }))
+    found.map(Operation::read).transpose()
 }
