@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::SystemTime;
 
 use diesel::result::Error;
@@ -31,6 +32,19 @@ pub(crate) enum Abort {
     Unprepared,
     /// BEGIN, COMMIT or parking failed.
     Database(Error),
+}
+
+impl fmt::Display for Abort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handler(failure) => failure.fmt(f),
+            Self::Claim(error) => error.fmt(f),
+            Self::Database(error) => error.fmt(f),
+            Self::Held => f.write_str("another transaction is applying the operation"),
+            Self::Overtaken => f.write_str("somebody else has answered the message"),
+            Self::Unprepared => f.write_str("the handler has not prepared"),
+        }
+    }
 }
 
 impl From<OnceError> for Abort {
@@ -72,8 +86,22 @@ impl<C: InboxConnection> Engine<C> {
         })?;
         // As raw JSON: nobody here reads the result.
         let answer: Answer<Box<RawValue>> = answer;
+        if let Answer::Applied(_) = answer {
+            self.forget(tx, ready)?;
+            return Ok(Verdict::of(stale.verdict()));
+        }
+        self.answered(tx, ready, answer)
+    }
+
+    /// What became of a message whose handler did not run.
+    pub(crate) fn answered(
+        &self,
+        tx: &mut C,
+        ready: &Ready<C>,
+        answer: Answer<Box<RawValue>>,
+    ) -> Result<Verdict, Abort> {
         let verdict = match answer {
-            Answer::Applied(_) => Verdict::of(stale.verdict()),
+            Answer::Applied(_) => Verdict::Applied,
             Answer::Duplicate { kind, .. } => Verdict::Duplicate(kind),
             Answer::Conflict { first_seen, first_message_id } => {
                 let detail = conflict(&ready.job, first_seen, first_message_id.as_deref());

@@ -132,6 +132,28 @@ pub trait InboxBackend: diesel::backend::Backend + sealed::Sealed + Sized {
         consumer: Consumer<'_>,
         time: i64,
     ) -> QueryResult<()>;
+
+    #[doc(hidden)]
+    fn claim_all<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        claims: &str,
+    ) -> QueryResult<Vec<(String, String)>>;
+
+    #[doc(hidden)]
+    fn store_results<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        results: &str,
+    ) -> QueryResult<usize>;
+
+    #[doc(hidden)]
+    fn blocked_keys<C: LoadConnection<Backend = Self>>(
+        conn: &mut C,
+        consumer: Consumer<'_>,
+        keys: &str,
+        skip: bool,
+    ) -> QueryResult<Vec<String>>;
 }
 
 mod sealed {
@@ -294,6 +316,31 @@ macro_rules! backend {
                 time: i64,
             ) -> QueryResult<()> {
                 crate::store::$store::retry::pass_time(conn, consumer, time)
+            }
+
+            fn claim_all<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                claims: &str,
+            ) -> QueryResult<Vec<(String, String)>> {
+                crate::store::$store::batch::claim_all(conn, consumer, claims)
+            }
+
+            fn store_results<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                results: &str,
+            ) -> QueryResult<usize> {
+                crate::store::$store::batch::store_results(conn, consumer, results)
+            }
+
+            fn blocked_keys<C: LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                consumer: Consumer<'_>,
+                keys: &str,
+                skip: bool,
+            ) -> QueryResult<Vec<String>> {
+                crate::store::$store::batch::blocked_keys(conn, consumer, keys, skip)
             }
         }
     };

@@ -114,6 +114,12 @@ impl<C: InboxConnection> Builder<C> {
         self
     }
 
+    /// Sets [`Settings::batch`].
+    pub fn batch(mut self, deliveries: usize) -> Self {
+        self.settings.batch = deliveries;
+        self
+    }
+
     /// Is told of every delivery that has ended, after its answer went to the broker: for metrics and
     /// alerts of your own, and as the signal to wait for in tests. Runs on the async threads; keep it
     /// short. The last one given counts.

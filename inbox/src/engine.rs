@@ -30,7 +30,7 @@ pub(crate) struct Engine<C: InboxConnection> {
     /// Rings when a parked message may be due earlier than the next look at the lot.
     pub(crate) alarm: Alarm,
     /// Held shared by everything at work, alone by what is suspected of killing its process.
-    quarantine: RwLock<()>,
+    pub(crate) quarantine: RwLock<()>,
     routes: Routes<C>,
     observer: Option<Observer>,
 }

@@ -60,6 +60,9 @@ pub(crate) trait Work<C>: Send + Sync {
         context: &'a Context<'a>,
     ) -> Option<BoxFuture<'a, Result<(), Failure>>>;
 
+    /// Whether it has a first part.
+    fn prepares(&self) -> bool;
+
     /// The second part; `None` where the first has to run before.
     fn apply(&self, tx: &mut C, context: &Context<'_>) -> Option<Result<Box<RawValue>, Failure>>;
 }
@@ -78,6 +81,10 @@ where
 {
     fn prepare<'a>(&'a self, _: &'a Context<'a>) -> Option<BoxFuture<'a, Result<(), Failure>>> {
         None
+    }
+
+    fn prepares(&self) -> bool {
+        false
     }
 
     fn apply(&self, tx: &mut C, context: &Context<'_>) -> Option<Result<Box<RawValue>, Failure>> {
@@ -103,6 +110,10 @@ impl<C, H: Handler<C>> Work<C> for Handled<C, H> {
                 Some(Arc::new(prepared));
             Ok(())
         }))
+    }
+
+    fn prepares(&self) -> bool {
+        true
     }
 
     fn apply(&self, tx: &mut C, context: &Context<'_>) -> Option<Result<Box<RawValue>, Failure>> {

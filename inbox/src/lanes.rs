@@ -55,19 +55,32 @@ impl<C: InboxConnection> Lanes<C> {
     }
 }
 
+/// What waits, up to so many, and at least one: nothing waits for company. None once nothing can come any
+/// more.
+async fn next<C>(queue: &Queue<C>, most: usize) -> Vec<Unit<C>> {
+    let mut queue = queue.lock().await;
+    let mut units: Vec<_> = queue.recv().await.into_iter().collect();
+    while !units.is_empty() && units.len() < most {
+        let Ok(unit) = queue.try_recv() else { break };
+        units.push(unit);
+    }
+    units
+}
+
 async fn work<C: InboxConnection>(engine: Arc<Engine<C>>, queue: Queue<C>) {
     loop {
-        let next = async { queue.lock().await.recv().await };
-        let unit = select! {
+        let units = select! {
             biased;
             () = engine.stop.cancelled() => break,
-            unit = next => unit,
+            units = next(&queue, engine.settings.batch) => units,
         };
-        let Some(unit) = unit else { break };
+        if units.is_empty() {
+            break;
+        }
         // A task of its own: a panic of an observer must not cost the worker.
         let settling = tokio::spawn({
             let engine = engine.clone();
-            async move { engine.settle(unit).await }
+            async move { engine.settle_all(units).await }
         });
         if let Err(error) = settling.await
             && error.is_panic()

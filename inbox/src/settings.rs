@@ -20,7 +20,13 @@ pub struct Settings {
     /// price of the key's order around that one. Default false: they wait. Only for
     /// [`ordered`](Self::ordered).
     pub skip_reviewed: bool,
-    /// Deliveries the broker sends ahead without an answer. Default 0: four per unit of concurrency.
+    /// Deliveries applied in one transaction, with one commit and one answer for all of them. Default 1.
+    /// Raise it (16 to 256) where commits bound the rate: what is waiting anyway goes together, nothing
+    /// waits for company. When one of them fails all are rolled back and applied one by one, so handlers
+    /// run again. Redelivered messages, retries, and those whose handler prepares go alone.
+    pub batch: usize,
+    /// Deliveries the broker sends ahead without an answer. Default 0: four per unit of concurrency, or
+    /// two batches if that is more.
     /// Raise it when the broker is far away.
     pub prefetch: u16,
     /// Runs of a failing handler before a person has to decide. Default 10; 1 for at the first failure.
@@ -74,6 +80,7 @@ impl Default for Settings {
             concurrency: 4,
             ordered: false,
             skip_reviewed: false,
+            batch: 1,
             prefetch: 0,
             max_attempts: 10,
             backoff: Duration::from_secs(1),
@@ -103,6 +110,14 @@ impl Settings {
                 "0".to_owned(),
                 "nothing would ever be applied; set at least 1",
             );
+        }
+        if self.batch == 0 {
+            return bad("batch", "0".to_owned(), "nothing would ever be applied; set at least 1");
+        }
+        if self.prefetch > 0 && usize::from(self.prefetch) < self.batch {
+            let remedy =
+                "no batch would ever be full; set at least the batch, or 0 for the default";
+            return bad("prefetch", self.prefetch.to_string(), remedy);
         }
         if self.max_attempts == 0 {
             return bad(
@@ -168,7 +183,10 @@ impl Settings {
 
     pub(crate) fn effective_prefetch(&self) -> u16 {
         match self.prefetch {
-            0 => u16::try_from(self.concurrency.saturating_mul(4)).unwrap_or(u16::MAX),
+            0 => {
+                let each = self.batch.saturating_mul(2).max(4);
+                u16::try_from(self.concurrency.saturating_mul(each)).unwrap_or(u16::MAX)
+            }
             set => set,
         }
     }

@@ -13,6 +13,9 @@ pub const DELIVERIES: &str = "counterfoil_inbox_deliveries_total";
 pub const DUPLICATES: &str = "counterfoil_inbox_duplicates_total";
 /// Retries of parked messages by how they ended; label `ending`.
 pub const RETRIES: &str = "counterfoil_inbox_retries_total";
+/// Batches by what became of them; label `outcome`: `committed`, or `undone` where one of the messages failed and
+/// all went on alone.
+pub const BATCHES: &str = "counterfoil_inbox_batches_total";
 /// Handlers that gave no answer within their deadline.
 pub const HUNG: &str = "counterfoil_inbox_hung_total";
 /// Whole transactions repeated over contention.
@@ -35,6 +38,8 @@ pub(crate) struct Telemetry {
     endings: [Counter; Ending::ALL.len()],
     retries: [Counter; Ending::ALL.len()],
     duplicates: [Counter; DuplicateKind::ALL.len()],
+    pub(crate) batches_committed: Counter,
+    pub(crate) batches_undone: Counter,
     pub(crate) hung: Counter,
     pub(crate) transactions_repeated: Counter,
     pub(crate) panics: Counter,
@@ -59,6 +64,8 @@ impl Telemetry {
             duplicates: DuplicateKind::ALL.map(
                 |kind| counter!(DUPLICATES, "consumer" => consumer.to_owned(), "kind" => kind.as_str()),
             ),
+            batches_committed: counter!(BATCHES, "consumer" => consumer.to_owned(), "outcome" => "committed"),
+            batches_undone: counter!(BATCHES, "consumer" => consumer.to_owned(), "outcome" => "undone"),
             hung: named(HUNG),
             transactions_repeated: named(TRANSACTIONS_REPEATED),
             panics: named(PANICS),
@@ -135,7 +142,9 @@ mod tests {
             let count = series.get(&name).expect("registered before it happens");
             assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), times as u64, "{name}");
         }
-        let labelled = |name: &&String| !name.contains("ending=") && !name.contains("kind=");
+        let labelled = |name: &&String| {
+            !["ending=", "kind=", "outcome="].iter().any(|label| name.contains(label))
+        };
         let others = series.keys().filter(labelled);
         assert!(others.clone().all(|name| name.ends_with(" consumer=billing")));
         assert_eq!(others.count(), 7);

@@ -1,5 +1,6 @@
 //! The inbox on PostgreSQL.
 
+pub(crate) mod batch;
 pub(crate) mod operation;
 pub(crate) mod order;
 pub(crate) mod parked;
