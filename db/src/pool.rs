@@ -51,12 +51,7 @@ impl<C: Backend> Db<C> {
         let full = C::address(address, &settings)?;
         let shown = redacted(address);
         let settings = Arc::new(settings);
-        let mut first = C::establish(&full).map_err(|error| refused::<C>(&error, address))?;
-        first.prepare(&settings).map_err(|error| OpenError::Unsuitable {
-            address: shown.clone(),
-            reason: scrubbed(&error.to_string(), address),
-        })?;
-        drop(first);
+        drop(connected::<C>(&full, address, &settings)?);
         let pool = Self::pool(&full, &settings);
         let current = Arc::new(RwLock::new(Current { pool, abandoned: Abandoned::default() }));
         Ok(Self { current, address: shown.into(), full: full.into(), settings })
@@ -99,6 +94,14 @@ impl<C: Backend> Db<C> {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// A connection of its own beside the pool and its size, for what lives as long as a session. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn separate(&self) -> Result<C, OpenError> {
+        connected(&self.full, &self.full, &self.settings)
     }
 
     /// A connection for synchronous code. Blocks at most `acquire_timeout`. With
@@ -190,6 +193,15 @@ impl<C: Backend> Db<C> {
             *current = Current { pool, abandoned: Abandoned::default() };
         }
     }
+}
+
+fn connected<C: Backend>(full: &str, address: &str, settings: &Settings) -> Result<C, OpenError> {
+    let mut conn = C::establish(full).map_err(|error| refused::<C>(&error, address))?;
+    conn.prepare(settings).map_err(|error| OpenError::Unsuitable {
+        address: redacted(address),
+        reason: scrubbed(&error.to_string(), address),
+    })?;
+    Ok(conn)
 }
 
 fn refused<C: Backend>(error: &ConnectionError, address: &str) -> OpenError {

@@ -15,6 +15,7 @@ use crate::judge::is_fatal;
 use crate::lanes::LaneEnd;
 use crate::session::{Session, SessionEnd, TICK};
 use crate::settle::{outcome, unpublishable};
+use crate::wakeup::{QUIET, UNTOLD};
 use crate::work::fenced;
 
 /// How often the purge begins at the oldest message again.
@@ -35,11 +36,16 @@ impl<C: AdminStore> Session<C> {
         if chunk.entries.is_empty() && chunk.passed_over == 0 {
             flow.empty_reads = flow.empty_reads.saturating_add(1);
             let wait = self.settings.poll_busy.saturating_mul(1 << flow.empty_reads.min(16));
-            flow.next_read =
-                if chunk.exhausted { now + wait.min(self.settings.poll_idle) } else { now };
+            if chunk.exhausted && now.saturating_duration_since(flow.rows_at) >= QUIET {
+                self.wakeup.sleep();
+            }
+            let wait = self.wakeup.wait(wait, self.settings.poll_idle);
+            flow.next_read = if chunk.exhausted { now + wait } else { now };
             return Ok(());
         }
+        self.wakeup.wake();
         flow.empty_reads = 0;
+        flow.rows_at = now;
         flow.next_read = if chunk.exhausted { now + self.settings.poll_busy } else { now };
         self.counters.read(chunk.entries.len());
         let (mut holds, mut keys) = (Vec::new(), Vec::new());
@@ -187,7 +193,12 @@ impl<C: AdminStore> Session<C> {
     }
 
     pub(crate) fn on_tick(&mut self) -> Result<(), SessionEnd> {
-        self.flow.next_tick = Timer::now() + TICK;
+        let now = Timer::now();
+        self.flow.next_tick = now + TICK;
+        if self.wakeup.untold() {
+            // A long wait began while commits were told.
+            self.flow.next_read = self.flow.next_read.min(now + UNTOLD);
+        }
         let health = self.publisher.health();
         let blocked = matches!(health, Health::Blocked { .. });
         self.rules.status.broker(health);

@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use db::Db;
 use outbox::admin::AdminStore;
@@ -32,24 +31,7 @@ impl<C: AdminStore> RelayBuilder<C> {
     pub fn build(self) -> Result<Relay<C>, SettingsError> {
         let Self { db, publisher, settings } = self;
         settings.validate(publisher.heartbeat(), publisher.publish_timeout())?;
-        if db.settings().pool_size < 3 {
-            return Err(SettingsError {
-                setting: "pool_size",
-                value: db.settings().pool_size.to_string(),
-                reason: "reading, advancing and renewing go on at once".to_owned(),
-                remedy: "give the relay's pool 3 connections or more".to_owned(),
-            });
-        }
-        let acquire: Duration = db.settings().acquire_timeout;
-        if acquire >= settings.lease {
-            return Err(SettingsError {
-                setting: "acquire_timeout",
-                value: format!("{acquire:?}"),
-                reason: "a renewal could wait for a connection until the lease has ended"
-                    .to_owned(),
-                remedy: format!("make it less than the lease ({:?})", settings.lease),
-            });
-        }
+        settings.validate_with::<C>(db.settings())?;
         let counters = Counters::new(&settings.cursor);
         let status = Status::default();
         let purged_to = Arc::default();

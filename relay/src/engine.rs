@@ -12,16 +12,19 @@ use transport::Publisher;
 
 use crate::builder::RelayBuilder;
 use crate::deadline::LeaseDeadline;
+use crate::ended::Ended;
 use crate::error::RelayError;
 use crate::flow::{Flow, Totals};
 use crate::held_keys::HeldKeys;
 use crate::judge::{After, is_fatal, stalled};
 use crate::lanes::{Lanes, Rules};
+use crate::listener::Listener;
 use crate::session::{Session, SessionEnd, Until};
-use crate::settings::Settings;
+use crate::settings::{Settings, Wake};
 use crate::shutdown::Shutdown;
 use crate::status::{Phase, Status};
-use crate::telemetry::{Counters, Ended};
+use crate::telemetry::Counters;
+use crate::wakeup::Wakeup;
 
 /// Moves one cursor over one outbox to one broker.
 pub struct Relay<C: AdminStore> {
@@ -83,9 +86,11 @@ impl<C: AdminStore> Relay<C> {
         let mut shutdown = Shutdown::on(shutdown);
         let mut failures = 0;
         let mut ever_connected = false;
+        let listener = self.listener();
+        let wakeup = listener.as_ref().map(Listener::wakeup).unwrap_or_default();
         loop {
             let started = Instant::now();
-            let mut opening = std::pin::pin!(self.open(Until::Shutdown));
+            let mut opening = std::pin::pin!(self.open(Until::Shutdown, wakeup.clone()));
             let opened = tokio::select! {
                 biased;
                 () = shutdown.asked() => {
@@ -149,7 +154,7 @@ impl<C: AdminStore> Relay<C> {
     /// [`RelayError`]: unlike [`run`](Self::run) it does not wait for what is unavailable.
     pub async fn run_once(&self) -> Result<Drained, RelayError> {
         let cursor = || self.settings.cursor.clone();
-        let mut session = match self.open(Until::Drained).await {
+        let mut session = match self.open(Until::Drained, Wakeup::default()).await {
             Ok(session) => session,
             Err(Opening::Busy { owner }) => {
                 return Err(RelayError::Held { cursor: cursor(), owner });
@@ -180,7 +185,17 @@ impl<C: AdminStore> Relay<C> {
         }
     }
 
-    async fn open(&self, until: Until) -> Result<Session<C>, Opening> {
+    fn listener(&self) -> Option<Listener> {
+        match self.settings.wake {
+            Wake::Poll => None,
+            Wake::Notify => {
+                let Settings { reconnect, .. } = &*self.settings;
+                Some(Listener::start(self.db.clone(), *reconnect, self.counters.clone()))
+            }
+        }
+    }
+
+    async fn open(&self, until: Until, wakeup: Wakeup) -> Result<Session<C>, Opening> {
         let database = |error| Opening::Failed(SessionEnd::Database(error));
         match self.db.call_within(self.settings.lease, |conn| migrations::check(conn)).await {
             Ok(()) => {}
@@ -251,6 +266,7 @@ impl<C: AdminStore> Relay<C> {
             lanes,
             until,
             flow: Flow::from(position),
+            wakeup,
             purged_to: self.purged_to.clone(),
         })
     }
@@ -258,8 +274,9 @@ impl<C: AdminStore> Relay<C> {
     /// Ends a session: its lanes first, then the lease, so that a successor never publishes beside
     /// them.
     async fn close(&self, session: Session<C>, end: SessionEnd) -> (SessionEnd, Totals) {
-        let Session { lease, lanes, flow, .. } = session;
+        let Session { lease, lanes, flow, wakeup, .. } = session;
         drop(lanes);
+        wakeup.wake();
         let totals = flow.totals;
         self.counters.repeated(flow.messages_in_flight() as u64);
         drop(flow);

@@ -45,6 +45,8 @@ pub(crate) struct Flow {
     pub(crate) stopping: bool,
     pub(crate) exhausted: bool,
     pub(crate) empty_reads: u32,
+    /// When rows were last read.
+    pub(crate) rows_at: Timer,
     /// When the last read began.
     pub(crate) read_at: Timer,
     pub(crate) next_read: Timer,
@@ -105,6 +107,7 @@ impl Flow {
             stopping: false,
             exhausted: false,
             empty_reads: 0,
+            rows_at: now,
             read_at: now,
             next_read: now,
             next_renewal: now,

@@ -28,9 +28,11 @@
 
 mod answers;
 mod backoff;
+mod beside;
 mod breaker;
 mod builder;
 mod deadline;
+mod ended;
 mod engine;
 mod error;
 mod flow;
@@ -38,12 +40,14 @@ mod held_keys;
 mod holds;
 mod judge;
 mod lanes;
+mod listener;
 mod session;
 mod settings;
 mod settle;
 mod shutdown;
 mod status;
 pub mod telemetry;
+mod wakeup;
 mod waves;
 mod work;
 
@@ -51,5 +55,5 @@ pub use backoff::Backoff;
 pub use builder::RelayBuilder;
 pub use engine::{Drained, Relay};
 pub use error::RelayError;
-pub use settings::{DeadKey, Settings, SettingsError};
+pub use settings::{DeadKey, Settings, SettingsError, Wake};
 pub use status::{Circuit, Phase, Report, Status};

@@ -21,6 +21,7 @@ use crate::settings::Settings;
 use crate::shutdown::Shutdown;
 use crate::status::{Circuit, Phase};
 use crate::telemetry::Counters;
+use crate::wakeup::Wakeup;
 use crate::work::{fenced, load};
 
 /// Every way a session can end.
@@ -62,6 +63,7 @@ pub(crate) struct Session<C: AdminStore> {
     pub(crate) lanes: Lanes,
     pub(crate) until: Until,
     pub(crate) flow: Flow,
+    pub(crate) wakeup: Wakeup,
     /// How far the purge has come, in this session and the ones before it.
     pub(crate) purged_to: Arc<AtomicI64>,
 }
@@ -119,6 +121,11 @@ impl<C: AdminStore> Session<C> {
                 // Only what could start when its time comes is waited for: a timer in the past would spin.
                 () = sleep_until(flow.next_read), if may.read => Ok(()),
                 () = sleep_until(flow.next_look), if may.look => Ok(()),
+                // One heard during a read is kept for the time after it. Reads stay as far apart as under load.
+                () = self.wakeup.heard(), if may.read => {
+                    flow.next_read = flow.next_read.min(flow.read_at + self.settings.poll_busy);
+                    Ok(())
+                }
             };
             if let Err(end) = step {
                 return end;
@@ -142,6 +149,7 @@ impl<C: AdminStore> Session<C> {
         let flow = &mut self.flow;
         let record = !flow.recording_something();
         if flow.stopping {
+            self.wakeup.wake();
             return May { record, read: false, look: false, open: None };
         }
         let circuit = flow.breaker.circuit(now, flow.held, &self.settings);
@@ -151,6 +159,10 @@ impl<C: AdminStore> Session<C> {
             Circuit::HalfOpen => (1, PROBE_ROWS.min(self.settings.chunk_rows)),
             Circuit::OpenRefused | Circuit::OpenHolds => (0, 0),
         };
+        if flow.paused || chunks == 0 {
+            // Nothing would be read: nobody is to be told to tell.
+            self.wakeup.wake();
+        }
         let could_read =
             flow.known && !flow.paused && flow.reading.is_none() && flow.in_flight.len() < chunks;
         if could_read && now >= flow.next_read {

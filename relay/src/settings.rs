@@ -32,8 +32,11 @@ pub struct Settings {
     /// Wait between two reads while messages keep coming. Default 10 ms. It is the floor of the
     /// delay from commit to publish.
     pub poll_busy: Duration,
-    /// Longest wait between two reads while none come. Default 100 ms.
+    /// Longest wait between two reads while none come. Default 100 ms. With [`Wake::Notify`] it can be much
+    /// longer: it counts while commits are sure to be told, and 100 ms at most else.
     pub poll_idle: Duration,
+    /// How an idle relay learns of a commit. Default [`Wake::Poll`].
+    pub wake: Wake,
     /// How often held messages are looked for whose time has come. Default 500 ms.
     pub poll_holds: Duration,
     /// Wait between attempts at a held message. Default 1 s doubling to 5 min, by the database's
@@ -89,6 +92,19 @@ pub enum DeadKey {
     Skip,
 }
 
+/// How an idle relay learns of a commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wake {
+    /// It looks again and again.
+    #[default]
+    Poll,
+    /// It is told as well, which costs it a connection beside the pool and each commit that tells it some
+    /// time: choose it where a message now and then must go out at once, or where reads of an idle relay are
+    /// too many. On PostgreSQL only, not through a transaction pooler; and `relay wakeup on` must have been
+    /// said, else this is `Poll`.
+    Notify,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -102,6 +118,7 @@ impl Default for Settings {
             chunks_in_flight: 3,
             poll_busy: Duration::from_millis(10),
             poll_idle: Duration::from_millis(100),
+            wake: Wake::Poll,
             poll_holds: Duration::from_millis(500),
             hold_backoff: Backoff {
                 first: Duration::from_secs(1),

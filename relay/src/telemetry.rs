@@ -14,6 +14,7 @@ use outbox::admin::{Backlog, HoldCount, Vitals};
 use outbox::reader::{Hold, HoldReason, HoldResult};
 use transport::Health;
 
+use crate::ended::Ended;
 use crate::status::{Circuit, Phase, Report};
 
 /// Rows read from the log.
@@ -36,6 +37,10 @@ pub const PURGED: &str = "counterfoil_relay_purged_total";
 pub const LEASE_LOST: &str = "counterfoil_relay_lease_lost_total";
 /// Terms as holder that have ended; label `ended`.
 pub const SESSIONS: &str = "counterfoil_relay_sessions_total";
+/// Times that a sleeping relay was told of a commit.
+pub const WOKEN: &str = "counterfoil_relay_woken_total";
+/// Connections lost, or not to be had, on which the relay is told of commits.
+pub const LISTENERS_LOST: &str = "counterfoil_relay_listeners_lost_total";
 /// Seconds from a row's `created_at` to the handling of its confirm.
 pub const COMMIT_TO_CONFIRM: &str = "counterfoil_relay_commit_to_confirm_seconds";
 /// Whether this process holds the cursor.
@@ -75,6 +80,8 @@ pub fn describe() {
     describe_counter!(PURGED, "Rows deleted from the log when their time was over");
     describe_counter!(LEASE_LOST, "Leases that ended under their holder");
     describe_counter!(SESSIONS, "Terms as holder of the cursor that have ended");
+    describe_counter!(WOKEN, "Times that a sleeping relay was told of a commit");
+    describe_counter!(LISTENERS_LOST, "Connections lost on which commits are told");
     describe_histogram!(COMMIT_TO_CONFIRM, "Seconds from created_at to the confirm");
     describe_gauge!(ACTIVE, "1 while this process holds the cursor");
     describe_gauge!(PAUSED, "1 while an operator has paused the cursor");
@@ -101,52 +108,12 @@ pub(crate) struct Counters {
     repeated: Counter,
     purged: Counter,
     lease_lost: Counter,
+    woken: Counter,
+    listeners_lost: Counter,
     held: [Counter; HoldReason::ALL.len()],
     dead: [Counter; HoldReason::ALL.len()],
     sessions: [Counter; Ended::ALL.len()],
     lag: Histogram,
-}
-
-/// How a session ended, as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Shutdown,
-    ShutdownForced,
-    Drained,
-    LeaseLost,
-    LeaseExpired,
-    Stalled,
-    BrokerUnavailable,
-    DatabaseUnavailable,
-    Fatal,
-}
-
-impl Ended {
-    const ALL: [Self; 9] = [
-        Self::Shutdown,
-        Self::ShutdownForced,
-        Self::Drained,
-        Self::LeaseLost,
-        Self::LeaseExpired,
-        Self::Stalled,
-        Self::BrokerUnavailable,
-        Self::DatabaseUnavailable,
-        Self::Fatal,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Shutdown => "shutdown",
-            Self::ShutdownForced => "shutdown_forced",
-            Self::Drained => "drained",
-            Self::LeaseLost => "lease_lost",
-            Self::LeaseExpired => "lease_expired",
-            Self::Stalled => "stalled",
-            Self::BrokerUnavailable => "broker_unavailable",
-            Self::DatabaseUnavailable => "database_unavailable",
-            Self::Fatal => "fatal",
-        }
-    }
 }
 
 impl Counters {
@@ -165,6 +132,8 @@ impl Counters {
             repeated: named(REPEATED),
             purged: named(PURGED),
             lease_lost: named(LEASE_LOST),
+            woken: named(WOKEN),
+            listeners_lost: named(LISTENERS_LOST),
             held: by_reason(HELD),
             dead: by_reason(DEAD),
             sessions: Ended::ALL.map(
@@ -241,6 +210,16 @@ impl Counters {
         if reason == HoldReason::Nacked {
             self.nacked.increment(1);
         }
+    }
+
+    /// A sleeping relay was told of a commit.
+    pub(crate) fn woken(&self) {
+        self.woken.increment(1);
+    }
+
+    /// The connection on which commits are told was lost, or could not be made.
+    pub(crate) fn listener_lost(&self) {
+        self.listeners_lost.increment(1);
     }
 
     pub(crate) fn session_ended(&self, how: Ended) {

@@ -282,6 +282,34 @@ fn the_doctor_knows_another_cluster_and_a_missing_right() {
 }
 
 #[test]
+fn the_wake_up_is_turned_on_and_off_and_the_doctor_compares() {
+    let database = Database::postgres();
+    let doctor = |config: &str| {
+        let args = ["doctor", "--config", config];
+        String::from_utf8(relay(&database, &args).stdout).expect("UTF-8")
+    };
+    let config = std::env::temp_dir().join(format!("{}.toml", uuid::Uuid::now_v7().simple()));
+    std::fs::write(&config, "[relay]\nwake = 'notify'\n").expect("written");
+    let config = config.to_str().expect("UTF-8");
+    says(&done(&database, &["doctor"]), &["ok   wake-up: off"]);
+    says(&doctor(config), &["warn wake-up", "remedy: `relay wakeup on`"]);
+    says(&refused(&database, &["wakeup", "on"]), &["--reason"]);
+    let on = ["wakeup", "on", "--reason", "at once"];
+    says(&done(&database, &["wakeup", "on", "--dry-run"]), &["would be turned on"]);
+    says(&done(&database, &on), &["was turned on", "wake = \"notify\"", "PREPARE TRANSACTION"]);
+    says(&done(&database, &on), &["is on already"]);
+    says(&doctor(config), &["ok   wake-up: producers tell", "warn wake-up", "cannot be prepared"]);
+    says(&done(&database, &["doctor"]), &["warn wake-up: it is on", "relay wakeup off"]);
+    let pooled = ["doctor", "--config", config, "--transaction-pooler"];
+    let text = String::from_utf8(relay(&database, &pooled).stdout).expect("UTF-8");
+    says(&text, &["fail settings: wake = notify", "transaction_pooler = true"]);
+    says(&done(&database, &["wakeup", "off", "--reason", "enough"]), &["was turned off"]);
+    says(&done(&database, &["audit"]), &["wakeup.on", "wakeup.off", "anna@desk", "at once"]);
+    says(&refused(&Database::sqlite(), &on), &["SQLite tells nobody of a commit", "poll_idle"]);
+    std::fs::remove_file(config).expect("removed");
+}
+
+#[test]
 fn a_database_without_tables_is_told_with_its_remedy() {
     let database = Database::empty_postgres();
     for command in [&["status"][..], &["holds", "list"], &["pause", "--reason", "r"]] {

@@ -33,6 +33,7 @@ macro_rules! on_store {
             fn retry_holds(cursor: &str, which: &Selection, order: &Order) -> Result<Changed, AdminError> = admin::holds;
             fn try_holds_now(cursor: &str, which: &Selection, order: &Order) -> Result<Changed, AdminError> = admin::holds;
             fn discard_holds(cursor: &str, which: &Selection, order: &Order) -> Result<Changed, AdminError> = admin::holds;
+            fn set_wakeup(on: bool, order: &Order) -> Result<bool, AdminError> = wake;
             fn audit(limit: u32) -> QueryResult<Vec<AuditEntry>> = admin::audit;
             fn record(order: &Order, action: &str, cursor: Option<&str>, detail: &str) -> Result<(), AdminError> = admin::audit;
             fn purge(older_than: Duration, from: i64, rows: u32) -> QueryResult<Purged> = purge;

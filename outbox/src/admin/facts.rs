@@ -23,6 +23,10 @@ pub struct Facts {
     pub autovacuum: bool,
     /// Whether the connection is encrypted; `None` where that is no question (SQLite, Unix socket).
     pub encrypted: Option<bool>,
+    /// Whether producers tell a relay that sleeps of their commits; `None` on SQLite, where they cannot.
+    pub wakeup: Option<bool>,
+    /// Whether the server lets transactions be prepared (`PREPARE TRANSACTION`); false on SQLite.
+    pub prepares: bool,
     /// The role the relay works as; empty on SQLite.
     pub role: String,
     /// What the role may do of what the relay does; none on SQLite.

@@ -74,6 +74,14 @@ pub enum AdminError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// The tables belong to another role.
+    #[error("only the owner of the tables may do this: {0}; give the command the owner's login")]
+    NotOwner(#[source] Error),
+    /// Open transactions kept a table from being changed.
+    #[error(
+        "the table could not be changed: {0}; transactions that wrote messages are open, and producers were not kept waiting for longer; try again, or see in pg_stat_activity who holds it"
+    )]
+    TableBusy(#[source] Error),
     /// The database failed or refused.
     #[error("the database refused: {0}")]
     Database(#[from] Error),

@@ -6,10 +6,10 @@ use super::{
     AdminError, AuditEntry, Backlog, Changed, CursorInfo, Facts, HoldCount, HoldInfo, NewCursor,
     Order, Purged, Rebased, Selection, Vitals,
 };
-use crate::reader::{Foreign, LogStore};
+use crate::reader::{Foreign, LogStore, WakeStore};
 
 /// A database whose outbox can be operated. Implemented for `PgConnection` and `SqliteConnection`.
-pub trait AdminStore: LogStore {
+pub trait AdminStore: LogStore + WakeStore {
     /// Every cursor, by name.
     ///
     /// # Errors
@@ -93,6 +93,14 @@ pub trait AdminStore: LogStore {
         which: &Selection,
         order: &Order,
     ) -> Result<Changed, AdminError>;
+
+    /// Has producers tell a relay that sleeps of their commits ([`WakeStore`]), or no longer. Returns whether
+    /// that was a change. Only the owner of the tables may. Producers wait for as long as transactions with
+    /// messages are open, at most 2 s; then it is given up.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    fn set_wakeup(&mut self, on: bool, order: &Order) -> Result<bool, AdminError>;
 
     /// The last changes that operators made, newest first.
     ///

@@ -76,6 +76,7 @@ mod hold;
 mod lease;
 mod log;
 mod position;
+mod wake;
 
 pub use entry::{Chunk, Entry, ReadLimit};
 pub use filter::Filter;
@@ -84,3 +85,4 @@ pub use hold::{Due, Held, Hold, HoldReason, HoldResult};
 pub use lease::{Advance, Claim, Foreign, Lease, Settled};
 pub use log::LogStore;
 pub use position::{Late, Position};
+pub use wake::WakeStore;

@@ -2,6 +2,7 @@ use diesel::pg::PgConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 
+use super::wake::is_on;
 use crate::admin::{Facts, Identity, Right, TableUse};
 use crate::row::time_of;
 
@@ -17,6 +18,10 @@ struct Server {
     autovacuum: bool,
     #[diesel(sql_type = Nullable<Bool>)]
     encrypted: Option<bool>,
+    #[diesel(sql_type = Bool)]
+    wakeup: bool,
+    #[diesel(sql_type = Bool)]
+    prepares: bool,
     #[diesel(sql_type = Text)]
     role: String,
     #[diesel(sql_type = Bool)]
@@ -61,15 +66,18 @@ struct Name {
 
 /// What a check of the installation wants to know.
 pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
-    let server: Server = diesel::sql_query(
+    let server: Server = diesel::sql_query(concat!(
         "SELECT 'PostgreSQL ' || current_setting('server_version') AS server,
                 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now, pg_is_in_recovery() AS standby,
                 current_setting('autovacuum')::bool AS autovacuum, current_user::text AS role,
                 CASE WHEN inet_server_addr() IS NOT NULL
                      THEN coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) END AS encrypted,
                 has_function_privilege('pg_control_system()', 'EXECUTE')
-                AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE') AS may_identify",
-    )
+                AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE') AS may_identify,
+                current_setting('max_prepared_transactions')::int > 0 AS prepares, ",
+        is_on!(),
+        " AS wakeup"
+    ))
     .get_result(conn)?;
     let identity = if server.may_identify {
         let cluster: Cluster = diesel::sql_query(
@@ -101,6 +109,8 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
         standby: server.standby,
         autovacuum: server.autovacuum,
         encrypted: server.encrypted,
+        wakeup: Some(server.wakeup),
+        prepares: server.prepares,
         role: server.role,
         rights: rights(conn)?,
     })

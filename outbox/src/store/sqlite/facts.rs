@@ -35,6 +35,8 @@ pub(crate) fn facts(conn: &mut SqliteConnection) -> QueryResult<Facts> {
         standby: false,
         autovacuum: true,
         encrypted: None,
+        wakeup: None,
+        prepares: false,
         role: String::new(),
         rights: Vec::new(),
     })

@@ -17,5 +17,7 @@ pub(crate) mod read;
 pub(crate) mod rebase;
 #[cfg(feature = "reader")]
 mod row;
+#[cfg(feature = "reader")]
+pub(crate) mod wake;
 
 pub(crate) use produce::{insert, serialize};

@@ -38,6 +38,7 @@ pub(crate) struct RelayPart {
     pub(crate) poll_busy: Option<Duration>,
     #[serde(with = "humantime_serde")]
     pub(crate) poll_idle: Option<Duration>,
+    pub(crate) wake: Option<Wake>,
     #[serde(with = "humantime_serde")]
     pub(crate) poll_holds: Option<Duration>,
     #[serde(with = "humantime_serde")]
@@ -84,6 +85,23 @@ impl From<DeadKey> for relay::DeadKey {
         match named {
             DeadKey::Block => Self::Block,
             DeadKey::Skip => Self::Skip,
+        }
+    }
+}
+
+/// [`relay::Wake`] as the file says it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Wake {
+    Poll,
+    Notify,
+}
+
+impl From<Wake> for relay::Wake {
+    fn from(named: Wake) -> Self {
+        match named {
+            Wake::Poll => Self::Poll,
+            Wake::Notify => Self::Notify,
         }
     }
 }
@@ -270,6 +288,7 @@ mod tests {
             "window",
             "hold_backoff_first",
             "poll_holds",
+            "wake",
             "shutdown_timeout",
             "listen",
             "stuck_after",

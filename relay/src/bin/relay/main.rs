@@ -19,6 +19,7 @@ mod roles;
 mod run;
 mod serve;
 mod status;
+mod wakeup;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,9 @@ enum Command {
     Pause(pause::Options),
     /// Hand messages on again.
     Resume(pause::Options),
+    /// Let producers tell an idle relay of their commits, or no longer.
+    #[command(subcommand)]
+    Wakeup(wakeup::Wakeup),
     /// Delete messages that were published long ago.
     Prune(prune::Options),
     /// Make a database that was restored from a dump, or copied, this cluster's own. Every message that
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
             Command::Holds(command) => holds::holds(&config, &command),
             Command::Pause(options) => pause::pause(&config, &options),
             Command::Resume(options) => pause::resume(&config, &options),
+            Command::Wakeup(command) => wakeup::wakeup(&config, &command),
             Command::Prune(options) => prune::prune(&config, &options),
             Command::Rebase(options) => rebase::rebase(&config, &options),
             Command::Audit(options) => audit::audit(&config, &options),

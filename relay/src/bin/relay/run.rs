@@ -114,6 +114,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
     set(&mut settings.chunks_in_flight, part.chunks_in_flight);
     set(&mut settings.poll_busy, part.poll_busy);
     set(&mut settings.poll_idle, part.poll_idle);
+    set(&mut settings.wake, part.wake.map(Into::into));
     set(&mut settings.poll_holds, part.poll_holds);
     set(&mut settings.hold_backoff.first, part.hold_backoff_first);
     set(&mut settings.hold_backoff.longest, part.hold_backoff_longest);

@@ -4,13 +4,16 @@ mod broker;
 mod cursor;
 mod database;
 mod finding;
+mod wakeup;
 
 use anyhow::{Result, bail};
+use diesel::{PgConnection, SqliteConnection};
 use outbox::admin::AdminStore;
 use serde_json::json;
 use transport::rabbitmq::RabbitSettings;
 
 use crate::config::Config;
+use crate::database::{Kind, kind};
 use crate::operator::{Output, on_database};
 use crate::output::{self, say};
 use crate::run;
@@ -46,18 +49,12 @@ fn settings(config: &Config, findings: &mut Findings) {
         Err(error) => return findings.fail("settings", error.to_string(), error.remedy),
     }
     let database = crate::database::settings(config);
-    if database.pool_size < 3 {
-        let text = format!(
-            "pool_size = {}: reading, advancing and renewing go on at once",
-            database.pool_size
-        );
-        return findings.fail("settings", text, "set [database] pool_size to 3 or more".to_owned());
-    }
-    if database.acquire_timeout >= settings.lease {
-        let text =
-            format!("acquire_timeout = {:?} is not less than the lease", database.acquire_timeout);
-        let remedy = format!("make it less than the lease ({:?})", settings.lease);
-        return findings.fail("settings", text, remedy);
+    let fits = match crate::database::address(config).map(kind) {
+        Ok(Kind::Sqlite) => settings.validate_with::<SqliteConnection>(&database),
+        Ok(Kind::Postgres) | Err(_) => settings.validate_with::<PgConnection>(&database),
+    };
+    if let Err(error) = fits {
+        return findings.fail("settings", error.to_string(), error.remedy);
     }
     findings.ok("settings", "they fit together".to_owned());
 }
@@ -75,6 +72,7 @@ fn look<C: AdminStore>(config: &Config, findings: &mut Findings) -> Result<Vec<S
         }
     };
     database::look(config, &facts, findings);
+    wakeup::look(run::settings(config).wake, &facts, findings);
     cursor::look(&mut *conn, &cursor, &facts, findings);
     database::vitals(&mut *conn, &facts, findings);
     Ok(conn.exchanges(&cursor, 10_000).unwrap_or_default())
