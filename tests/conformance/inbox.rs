@@ -1,5 +1,6 @@
 //! What an inbox is, on either database.
 
+mod batches;
 mod broker;
 mod building;
 mod consumer;

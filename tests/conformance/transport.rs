@@ -34,6 +34,7 @@ macro_rules! conformance {
             consuming: a_lane_keeps_its_order,
             consuming: a_dropped_subscription_gives_back_what_it_held,
             consuming: a_requeued_delivery_comes_again_marked,
+            consuming: one_answer_covers_all_that_came_before,
             consuming: prefetch_bounds_what_a_consumer_holds,
             consuming: competing_consumers_share_a_queue,
             consuming: a_receive_given_up_loses_nothing,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use db::Db;
 use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::BigInt;
 use inbox::{
     Builder, Consumer, Ending, InboxConnection, Operation, Parked, Reason, ReplaySafe, RunError,
 };
@@ -90,6 +92,9 @@ pub trait Store: InboxConnection + Sized {
     /// Every effect on an account.
     fn credits(conn: &mut Self, account: &str) -> Vec<i64>;
 
+    /// How many redelivered messages were begun and have not come to an end.
+    fn starts(conn: &mut Self) -> i64;
+
     /// A pool of eight.
     #[must_use]
     fn pool(database: &Database) -> Db<Self> {
@@ -135,6 +140,12 @@ macro_rules! store {
                     .values((ledger::account.eq(account), ledger::cents.eq(cents)))
                     .execute(tx)
                     .map(drop)
+            }
+
+            fn starts(conn: &mut Self) -> i64 {
+                diesel::select(sql::<BigInt>("(SELECT count(*) FROM inbox_starts)"))
+                    .get_result(conn)
+                    .expect("counts")
             }
 
             fn credits(conn: &mut Self, account: &str) -> Vec<i64> {

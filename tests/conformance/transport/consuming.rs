@@ -114,6 +114,28 @@ pub(crate) async fn a_dropped_subscription_gives_back_what_it_held(harness: &imp
     corner.clean().await;
 }
 
+pub(crate) async fn one_answer_covers_all_that_came_before(harness: &impl Harness) {
+    let corner = harness.corner();
+    let (exchange, queue) = corner.pair().await;
+    publish(&corner, &numbered(&exchange, 7)).await;
+    let mut subscription = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.push(subscription.receive().await.expect("a delivery"));
+    }
+    // One has its own answer, and one that came later none yet.
+    held.remove(1).acker.ack().await.expect("acknowledged");
+    let after = held.pop().expect("the sixth");
+    held.pop().expect("the fifth").acker.ack_through().await.expect("acknowledged");
+    assert_eq!(operation(&after), "5");
+    drop((held, after, subscription));
+    let mut subscription = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
+    assert_eq!(drain(&mut *subscription, 2).await, ["5", "6"]);
+    assert_eq!(corner.depth(&queue).await, 0);
+    drop(subscription);
+    corner.clean().await;
+}
+
 pub(crate) async fn a_requeued_delivery_comes_again_marked(harness: &impl Harness) {
     let corner = harness.corner();
     let (exchange, queue) = corner.pair().await;
