@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use diesel::r2d2::R2D2Connection;
 use diesel::{Connection, result::Error};
 
@@ -33,6 +35,9 @@ pub trait Backend: Connection + R2D2Connection + Send + 'static {
 
     /// What the client library's message about a failed attempt to connect means.
     fn refusal(message: &str) -> Refusal;
+
+    /// Longest wait for a lock under `settings`; `None` for no limit.
+    fn lock_wait(settings: &Settings) -> Option<Duration>;
 
     /// Runs `work` as [`Db::call`](crate::Db::call) does: as it is, or behind a transaction pooler in one
     /// transaction that brings its guards along.

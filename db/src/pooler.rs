@@ -57,6 +57,10 @@ pub fn pooler_suspected(db: &Db<PgConnection>) -> Result<bool, CallError<Error>>
     let (mut first, mut second) = (db.get()?, db.get()?);
     for _ in 0..TRIES {
         let before = served_by(&mut first).map_err(CallError::Work)?;
+        // Twice: one that gives them out in turn would, of two, always give the same to each of us.
+        if served_by(&mut first).map_err(CallError::Work)? != before {
+            return Ok(true);
+        }
         // Its transaction keeps hold of the server connection that the first one has given back.
         let other = match held_by(&mut second) {
             Ok(other) => other,

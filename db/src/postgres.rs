@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::Integer;
@@ -85,6 +87,11 @@ impl Backend for PgConnection {
         } else {
             Refusal::Unreachable
         }
+    }
+
+    fn lock_wait(settings: &Settings) -> Option<Duration> {
+        // Zero means none to the server.
+        (!settings.lock_timeout.is_zero()).then_some(settings.lock_timeout)
     }
 
     fn unit<T, E>(

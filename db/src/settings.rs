@@ -14,7 +14,7 @@ pub struct Settings {
     pub statement_timeout: Duration,
     /// Longest wait for a row or table lock on PostgreSQL, also a concurrent duplicate's wait for
     /// the first one to finish; longest wait for the write lock on SQLite. Default 10 s. Keep it
-    /// below `statement_timeout`. Zero means no limit on PostgreSQL and no wait on SQLite.
+    /// below `statement_timeout`, and a relay's below its lease. Zero means no limit on PostgreSQL and no wait on SQLite.
     pub lock_timeout: Duration,
     /// After this long idle inside a transaction PostgreSQL ends the session, so that a stuck
     /// process does not hold its locks for ever. Default 60 s, zero for never.

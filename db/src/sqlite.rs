@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use diesel::connection::SimpleConnection;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::Text;
@@ -53,6 +55,10 @@ impl Backend for SqliteConnection {
 
     fn refusal(_message: &str) -> Refusal {
         Refusal::Unreachable
+    }
+
+    fn lock_wait(settings: &Settings) -> Option<Duration> {
+        Some(settings.lock_timeout)
     }
 
     fn unit<T, E>(

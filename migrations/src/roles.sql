@@ -74,6 +74,15 @@ GRANT SELECT ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.
 GRANT SELECT, UPDATE ON SEQUENCE {schema}.outbox_messages_seq_seq TO {admin};
 GRANT INSERT, UPDATE, DELETE ON {schema}.outbox_cursors, {schema}.outbox_holds TO {admin};
 GRANT UPDATE (xid), DELETE ON {schema}.outbox_messages TO {admin};
+-- The rebase remembers late rows in a temporary table. Everybody may make one, unless that was taken back; then it is
+-- the database's owner who can give it.
+DO $temporary$
+BEGIN
+    EXECUTE pg_catalog.format('GRANT TEMPORARY ON DATABASE %I TO {admin}', pg_catalog.current_database());
+EXCEPTION
+    WHEN insufficient_privilege THEN NULL;
+END
+$temporary$;
 GRANT INSERT (actor, action, cursor, reason, detail) ON {schema}.outbox_audit TO {admin};
 GRANT UPDATE (result, result_dropped_at), DELETE ON {schema}.inbox_operations TO {admin};
 GRANT UPDATE, DELETE ON {schema}.inbox_parked TO {admin};

@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use db::{CallError, Db};
 use diesel::result::Error;
 use outbox::admin::AdminStore;
-use outbox::reader::{Lease, ReadLimit, Settled};
+use outbox::reader::{Lease, ReadLimit};
 use tokio::time::{Instant as Timer, sleep_until};
 use transport::Publisher;
 
@@ -205,16 +205,9 @@ impl<C: AdminStore> Session<C> {
         if let Some(Tried { results, keys, .. }) = flow.tried.take() {
             flow.recording = keys;
             flow.next_renewal = now + self.settings.lease / 3;
-            let (db, lease) = (self.db.clone(), self.lease.clone());
-            let deadline = self.rules.deadline.clone();
-            flow.settling = Some(Box::pin(async move {
-                let asked = Instant::now();
-                let settled =
-                    db.call_within(lease.ttl, move |conn| conn.settle(&lease, &results)).await?;
-                if matches!(settled, Settled::Done { .. }) {
-                    deadline.renewed(asked);
-                }
-                Ok(settled)
+            let lease = self.lease.clone();
+            flow.settling = Some(fenced(&self.db, &self.rules.deadline, move |conn| {
+                conn.settle(&lease, &results)
             }));
         } else if !flow.stopping
             && now >= flow.next_load

@@ -28,11 +28,14 @@ macro_rules! on_every_store {
 }
 
 mod outages;
+mod retention;
 mod verdicts;
 
 trait Store: AdminStore + LoadConnection<Backend: OutboxBackend> {
     /// Moves every hold's time four hours back.
     const EARLIER: &str;
+    /// Makes every message four hours older.
+    const OLDER: &str;
     fn database() -> Database;
     fn pool(database: &Database) -> Db<Self>;
     /// The number a query gives as `n`.
@@ -47,6 +50,7 @@ struct Number {
 
 impl Store for PgConnection {
     const EARLIER: &str = "UPDATE outbox_holds SET not_before = not_before - interval '4 hours'";
+    const OLDER: &str = "UPDATE outbox_messages SET created_at = created_at - interval '4 hours'";
 
     fn database() -> Database {
         Database::postgres()
@@ -61,6 +65,7 @@ impl Store for PgConnection {
 
 impl Store for SqliteConnection {
     const EARLIER: &str = "UPDATE outbox_holds SET not_before = not_before - 14400000000";
+    const OLDER: &str = "UPDATE outbox_messages SET created_at = created_at - 14400000000";
 
     fn database() -> Database {
         Database::sqlite()

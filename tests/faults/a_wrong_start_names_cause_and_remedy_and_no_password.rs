@@ -92,9 +92,34 @@ fn settings_that_would_void_a_guarantee() {
     let output =
         refused(&["--lease", "12s", "--publish-timeout", "12s"], &database.url, &amqp_url());
     says(&output, &["lease = 12s", "publish timeout"]);
+    let config = std::env::temp_dir().join(format!("{}.toml", uuid::Uuid::now_v7()));
+    std::fs::write(&config, "[database]\nlock_timeout = '20s'\n").expect("written");
+    let args = ["--config", config.to_str().expect("UTF-8")];
+    let output = refused(&args, &database.url, &amqp_url());
+    says(&output, &["lock_timeout = 20s", "make it less than the lease (20s)"]);
+    let _ = std::fs::remove_file(config);
     let mut relay = Process::start("relay", &["run"], &[("RELAY_AMQP_URL", &amqp_url())]);
     assert!(!relay.finish().success());
     says(&relay.output, &["no database named", "RELAY_DATABASE_URL"]);
+}
+
+#[test]
+fn a_cursor_that_does_not_exist() {
+    for database in [Database::postgres(), Database::sqlite()] {
+        let env = [("RELAY_DATABASE_URL", &database.url[..]), ("RELAY_AMQP_URL", &amqp_url())];
+        let mut relay = Process::start("relay", &["run", "--cursor", "rely"], &env);
+        assert_eq!(relay.finish().code(), Some(1), "{}", relay.output);
+        let says =
+            "there is no cursor \"rely\"; check the name, or add it with `relay cursors add rely`";
+        assert_eq!(relay.output.matches(says).count(), 1, "{}", relay.output);
+        let mut cursors = Process::start("relay", &["cursors", "list"], &env);
+        assert!(cursors.finish().success());
+        assert!(
+            !cursors.output.contains("rely "),
+            "a mistyped name makes none: {}",
+            cursors.output
+        );
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ async fn while_messages_flow() {
     let db_settings = {
         let mut settings = db::Settings::default().with_pool_size(4);
         settings.acquire_timeout = Duration::from_secs(3);
+        settings.lock_timeout = Duration::from_secs(3);
         settings
     };
     let db = Db::<PgConnection>::connect(&database_url, db_settings).await.expect("connects");

@@ -105,7 +105,7 @@ async fn from_the_producer_to_the_effect() {
     let config = std::env::temp_dir().join(format!("{}.toml", corner.name("relay")));
     std::fs::write(
         &config,
-        "[database]\ntransaction_pooler = true\nacquire_timeout = '3s'\n[broker]\nheartbeat = '1s'\n\
+        "[database]\ntransaction_pooler = true\nacquire_timeout = '3s'\nlock_timeout = '3s'\n[broker]\nheartbeat = '1s'\n\
          publish_timeout = '3s'\n[relay]\nlease = '4s'\nstandby_poll = '200ms'\n",
     )
     .expect("written");

@@ -9,6 +9,7 @@ use diesel::connection::SimpleConnection;
 use serde_json::Value;
 use support::broker::{Corner, rabbitmq};
 use support::database::Database;
+use support::node::Node;
 use support::process::Process;
 use support::services::amqp_url;
 use support::{bounded, eventually};
@@ -120,6 +121,41 @@ async fn it_answers_while_the_broker_or_the_database_is_away() {
         assert_eq!(body.await["ready"], false);
         assert_eq!(away.get("/healthz").0, 200);
         assert_eq!(away.get("/metrics").0, 200);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_blocks_is_said_and_is_no_reason_to_restart() {
+    bounded(async {
+        let database = Database::postgres();
+        let node = Node::start("");
+        let served = Served::start(&database.url, &node.url());
+        served.until("ready", |status, body| status == 200 && body["phase"] == "active").await;
+        node.ctl(&["set_vm_memory_high_watermark", "0.0000001"]);
+        // A broker tells a connection when it publishes.
+        database
+            .pg()
+            .batch_execute(
+                "INSERT INTO outbox_messages (kind, operation, exchange, payload) VALUES ('k', '1', 'amq.fanout', '')",
+            )
+            .expect("inserts");
+        let body = served
+            .until("blocked", |status, body| status == 200 && body["broker"] == "blocked")
+            .await;
+        let degraded = body["degraded"].to_string();
+        assert!(degraded.contains("the broker takes nothing: "), "{body}");
+        assert!(degraded.contains("memory"), "the broker's own reason: {body}");
+        assert_eq!(served.get("/healthz").0, 200, "a restart would not help");
+        let page = served.get("/metrics").1;
+        let gauge = "counterfoil_relay_broker{cursor=\"relay\",state=\"blocked\"} 1";
+        assert!(page.contains(gauge), "{page}");
+
+        node.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+        let body = served
+            .until("over", |status, body| status == 200 && body["broker"] == "connected")
+            .await;
+        assert!(!body["degraded"].to_string().contains("takes nothing"), "{body}");
     })
     .await;
 }

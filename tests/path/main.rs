@@ -10,3 +10,4 @@ mod a_row_inserted_with_psql_arrives;
 mod compose_commands;
 mod health_and_metrics;
 mod operator_commands;
+mod rebase_as_the_admin;

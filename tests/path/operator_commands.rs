@@ -6,6 +6,7 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, SqliteConnection};
 use serde_json::Value;
 use support::database::Database;
+use support::pgbouncer::PgBouncer;
 use support::process::binary;
 use support::services::amqp_url;
 
@@ -307,6 +308,31 @@ fn the_wake_up_is_turned_on_and_off_and_the_doctor_compares() {
     says(&done(&database, &["audit"]), &["wakeup.on", "wakeup.off", "anna@desk", "at once"]);
     says(&refused(&Database::sqlite(), &on), &["SQLite tells nobody of a commit", "poll_idle"]);
     std::fs::remove_file(config).expect("removed");
+}
+
+#[test]
+fn the_doctor_notices_a_transaction_pooler() {
+    let database = Database::postgres();
+    says(&done(&database, &["doctor"]), &["ok   pooler: no transaction pooler"]);
+    let pooler = PgBouncer::before(&database.url);
+    let doctor = |told: &str| {
+        let output = Command::new(binary("relay"))
+            .arg("doctor")
+            .env("RELAY_DATABASE_URL", &pooler.url)
+            .env("RELAY_AMQP_URL", amqp_url())
+            .env("RELAY_TRANSACTION_POOLER", told)
+            .output()
+            .expect("runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+    };
+    let (code, text) = doctor("false");
+    assert_eq!(code, Some(1), "{text}");
+    says(&text, &["fail pooler", "transaction_pooler is not set", "RELAY_TRANSACTION_POOLER=true"]);
+    // The rest is looked at all the same.
+    says(&text, &["ok   schema", "ok   rights", "ok   identity", "ok   broker"]);
+    let (code, text) = doctor("true");
+    assert_eq!(code, Some(0), "{text}");
+    says(&text, &["ok   pooler: a transaction pooler, and transaction_pooler is set"]);
 }
 
 #[test]

@@ -124,6 +124,7 @@ impl Flow {
     pub fn pool(&self) -> Db<PgConnection> {
         let mut settings = db::Settings::default().with_pool_size(4);
         settings.acquire_timeout = Duration::from_secs(3);
+        settings.lock_timeout = Duration::from_secs(3);
         Db::open(&self.database.url, settings).expect("opens")
     }
 

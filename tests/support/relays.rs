@@ -67,7 +67,7 @@ impl Relays {
     #[must_use]
     pub fn start(&self, name: &str) -> Process {
         let config = self.dir.join(format!("{name}.toml"));
-        let mut text = "[database]\nacquire_timeout = '2s'\n[broker]\nheartbeat = '1s'\npublish_timeout = '2s'\n\
+        let mut text = "[database]\nacquire_timeout = '2s'\nlock_timeout = '2s'\n[broker]\nheartbeat = '1s'\npublish_timeout = '2s'\n\
                         [log]\nfilter = 'info,relay=debug'\n[relay]\n"
             .to_owned();
         for (name, value) in &self.relay {

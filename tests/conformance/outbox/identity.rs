@@ -1,12 +1,21 @@
 //! Transaction numbers that are another cluster's, and a database that was failed over. PostgreSQL
 //! only: a SQLite file's places mean the same in every copy.
 
-use diesel::connection::SimpleConnection;
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
+use diesel::sql_types::BigInt;
+use diesel::{QueryableByName, RunQueryDsl, sql_query};
+use outbox::admin::AdminStore;
 use outbox::reader::{Advance, Claim, Foreign, LogStore, Settled};
 use support::database::Database;
 use support::events::Fact;
 
 use super::{ALL, LIMIT, Postgres, TTL, claim, enqueue_facts, numbers};
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
 
 fn foreign(conn: &mut impl LogStore) -> Foreign {
     match conn.claim("relay", "me", TTL).expect("asks") {
@@ -24,6 +33,31 @@ fn a_cursor_of_another_cluster_is_refused() {
     conn.batch_execute("UPDATE outbox_cursors SET system_id = '7'").expect("writes");
     let found = foreign(&mut conn);
     assert!(matches!(&found, Foreign::OtherCluster { stored, .. } if stored == "7"), "{found:?}");
+}
+
+/// The look and the claim are two statements, and a rebase that begins between them keeps relays out.
+#[test]
+fn a_claim_that_looked_before_a_rebase_began_does_not_get_through() {
+    let database = Database::postgres();
+    let (mut rebasing, mut watching) = (database.pg(), database.pg());
+    AnsiTransactionManager::begin_transaction(&mut rebasing).expect("begins");
+    assert_eq!(rebasing.fence().expect("fences"), None);
+    let mut conn = database.pg();
+    let claiming = std::thread::spawn(move || {
+        let first = conn.claim("relay", "me", TTL).expect("asks");
+        (first, foreign(&mut conn))
+    });
+    let waits = "SELECT count(*) AS count FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%SET owner = $2%'";
+    let until = std::time::Instant::now() + support::PATIENCE / 4;
+    while sql_query(waits).get_result::<Count>(&mut watching).expect("reads").count == 0 {
+        assert!(std::time::Instant::now() < until, "the claim never waits for the rebase");
+        std::thread::yield_now();
+    }
+    AnsiTransactionManager::commit_transaction(&mut rebasing).expect("commits");
+    let (first, second) = claiming.join().expect("ends");
+    assert!(matches!(first, Claim::Busy { .. }), "{first:?}");
+    assert!(matches!(&second, Foreign::OtherCluster { stored, .. } if stored.contains("rebase")));
 }
 
 #[test]

@@ -17,13 +17,16 @@ const OPEN_TOO_LONG: Duration = Duration::from_secs(300);
 /// So many dead rows, and more than live ones, are a vacuum that does not keep up.
 const MANY_DEAD: i64 = 100_000;
 
-/// Connects as the relay does, and checks the schema.
+/// Connects as the relay does, and checks the schema. With `pooler` as the relay should: the other checks
+/// tell something all the same.
 pub(super) fn open<C: AdminStore>(
     config: &Config,
+    pooler: bool,
     findings: &mut Findings,
 ) -> Result<Option<Pooled<C>>> {
-    let settings =
+    let mut settings =
         settings(config).with_pool_size(1).with_application_name("counterfoil-relay doctor");
+    settings.transaction_pooler = pooler;
     let opened = Db::<C>::open(address(config)?, settings);
     let db = match opened {
         Ok(db) => db,

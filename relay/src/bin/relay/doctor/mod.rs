@@ -4,6 +4,7 @@ mod broker;
 mod cursor;
 mod database;
 mod finding;
+mod pooler;
 mod wakeup;
 
 use anyhow::{Result, bail};
@@ -51,7 +52,9 @@ fn settings(config: &Config, findings: &mut Findings) {
     let database = crate::database::settings(config);
     let fits = match crate::database::address(config).map(kind) {
         Ok(Kind::Sqlite) => settings.validate_with::<SqliteConnection>(&database),
-        Ok(Kind::Postgres) | Err(_) => settings.validate_with::<PgConnection>(&database),
+        Ok(Kind::Postgres) => settings.validate_with::<PgConnection>(&database),
+        // Said by the check of the database.
+        Err(_) => Ok(()),
     };
     if let Err(error) = fits {
         return findings.fail("settings", error.to_string(), error.remedy);
@@ -61,7 +64,10 @@ fn settings(config: &Config, findings: &mut Findings) {
 
 /// Looks at the database and returns the exchanges that messages go to.
 fn look<C: AdminStore>(config: &Config, findings: &mut Findings) -> Result<Vec<String>> {
-    let Some(mut conn) = database::open::<C>(config, findings)? else { return Ok(Vec::new()) };
+    let pooler = pooler::look(config, findings);
+    let Some(mut conn) = database::open::<C>(config, pooler, findings)? else {
+        return Ok(Vec::new());
+    };
     let cursor = crate::operator::cursor(config);
     let facts = match conn.facts() {
         Ok(facts) => facts,
