@@ -59,6 +59,11 @@ impl Publisher for Timed {
         Ok(Box::new(TimedLane { inner, confirms: self.confirms.clone() }))
     }
 
+    async fn open_lane_to(&self, queue: &str) -> Result<Box<dyn Lane>, Unavailable> {
+        let inner = self.inner.open_lane_to(queue).await?;
+        Ok(Box::new(TimedLane { inner, confirms: self.confirms.clone() }))
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

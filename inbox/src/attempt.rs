@@ -176,7 +176,14 @@ impl<C: InboxConnection> Engine<C> {
 
 pub(crate) fn context<'a, C>(ready: &'a Ready<C>, attempt: u32, stale: &'a Stale) -> Context<'a> {
     let (incoming, job) = (&ready.task.incoming, &ready.job);
-    Context { incoming, operation: &job.operation, fingerprint: &job.fingerprint, attempt, stale }
+    Context {
+        incoming,
+        operation: &job.operation,
+        fingerprint: &job.fingerprint,
+        attempt,
+        stale,
+        generation: job.generation,
+    }
 }
 
 fn of_abort(abort: Abort, begun: bool) -> Remedy {

@@ -32,6 +32,7 @@ pub(crate) type Observer = Box<dyn Fn(&Ended<'_>) + Send + Sync>;
 #[must_use = "nothing is received before `build` and `run`"]
 pub struct Builder<C: InboxConnection> {
     pub(crate) consumer: String,
+    generation: u32,
     pub(crate) db: Db<C>,
     pub(crate) subscriber: Arc<dyn Subscriber>,
     pub(crate) queue: String,
@@ -50,6 +51,7 @@ impl<C: InboxConnection> Builder<C> {
     ) -> Self {
         Self {
             consumer: consumer.0.to_owned(),
+            generation: 1,
             db,
             subscriber,
             queue: queue.to_owned(),
@@ -96,6 +98,15 @@ impl<C: InboxConnection> Builder<C> {
         self
     }
 
+    /// Builds a projection anew beside the old one, under the generation that
+    /// [`rebuild::begin`](crate::rebuild::begin) gave out: operations are kept as in `billing#2`, so the
+    /// history applies again. Every handler must be [`ReplaySafe`](OnReplay::ReplaySafe). Default 1: the
+    /// consumer under its own name.
+    pub fn generation(mut self, generation: u32) -> Self {
+        self.generation = generation;
+        self
+    }
+
     /// Replaces all settings.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -134,6 +145,7 @@ impl<C: InboxConnection> Builder<C> {
     /// [`BuildError`].
     pub fn build(mut self) -> Result<Inbox<C>, BuildError> {
         check_name("consumer", &self.consumer)?;
+        self.name_generation()?;
         check_name("queue", &self.queue)?;
         self.settings.check(self.db.settings())?;
         if self.handlers.is_empty() {
@@ -142,6 +154,9 @@ impl<C: InboxConnection> Builder<C> {
         let mut by_kind = HashMap::new();
         for (kind, route) in self.handlers.drain(..) {
             check_name("kind", kind)?;
+            if self.generation > 1 && route.on_replay() == OnReplay::SideEffects {
+                return Err(BuildError::NotReplaySafe { kind, generation: self.generation });
+            }
             if by_kind.insert(kind, route).is_some() {
                 return Err(BuildError::HandledTwice { kind });
             }
@@ -150,6 +165,23 @@ impl<C: InboxConnection> Builder<C> {
         if let Some(kind) = keys.keys().find(|kind| !by_kind.contains_key(kind.as_str())) {
             return Err(BuildError::KeyWithoutHandler { kind: kind.clone() });
         }
-        Ok(Inbox::assembled(self, Routes { by_kind, keys }))
+        let generation = self.generation;
+        Ok(Inbox::assembled(self, Routes { by_kind, keys, generation }))
+    }
+
+    /// From here on everything goes under the name of the generation.
+    fn name_generation(&mut self) -> Result<(), BuildError> {
+        if self.consumer.contains('#') {
+            return Err(BuildError::ReservedName { consumer: self.consumer.clone() });
+        }
+        if self.generation == 0 {
+            return Err(BuildError::BadSetting {
+                setting: "generation",
+                value: "0".to_owned(),
+                remedy: "generations begin at 1; `rebuild::begin` gives out the next",
+            });
+        }
+        self.consumer = crate::rebuild::name(Consumer(&self.consumer), self.generation);
+        Ok(check_name("consumer", &self.consumer)?)
     }
 }

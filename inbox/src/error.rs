@@ -20,6 +20,14 @@ pub enum OnceError {
         "there is no inbox on this connection's search path: {0}; run `relay migrate` on this database"
     )]
     MissingTable(#[source] Error),
+    /// `#` begins the number of a generation. Nothing was sent to the database.
+    #[error(
+        "{consumer:?} cannot be a consumer's name: `#` begins the number of a generation, as in `billing#2`; use another character"
+    )]
+    ReservedName {
+        /// The name.
+        consumer: String,
+    },
     /// The handler's result cannot be written as JSON. Its effect is rolled back with the transaction.
     #[error("the handler's result cannot be written as JSON: {0}")]
     UnwritableResult(#[source] serde_json::Error),
@@ -101,6 +109,24 @@ pub enum BuildError {
     /// The consumer's name, or a kind, cannot be used.
     #[error("the inbox cannot be named so: {0}")]
     Invalid(#[from] InvalidMessage),
+    /// `#` begins the number of a generation.
+    #[error(
+        "{consumer:?} cannot be a consumer's name: `#` begins the number of a generation; use another character, and `generation` for a rebuild"
+    )]
+    ReservedName {
+        /// The name.
+        consumer: String,
+    },
+    /// A rebuild applies the history again, and a handler would reach the world again with it.
+    #[error(
+        "generation {generation} applies the history again, and the handler of kind {kind:?} has side effects; build the projection with handlers that are ReplaySafe, in an inbox of their own"
+    )]
+    NotReplaySafe {
+        /// The kind.
+        kind: &'static str,
+        /// The generation.
+        generation: u32,
+    },
     /// A setting makes no sense.
     #[error("{setting} is {value}; {remedy}")]
     BadSetting {

@@ -66,6 +66,7 @@ pub struct Context<'a> {
     pub(crate) fingerprint: &'a Fingerprint,
     pub(crate) attempt: u32,
     pub(crate) stale: &'a Stale,
+    pub(crate) generation: u32,
 }
 
 impl Context<'_> {
@@ -115,6 +116,13 @@ impl Context<'_> {
     #[must_use]
     pub fn replay(&self) -> Option<&str> {
         Replayed::of(self.incoming).map(Replayed::id)
+    }
+
+    /// The generation that the inbox works for ([`Builder::generation`](crate::Builder::generation)); 1 where
+    /// nothing is rebuilt. A projection that can be rebuilt writes to tables of its generation.
+    #[must_use]
+    pub const fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Says that the event is out of date: what it tells has been overtaken, and the handler has left

@@ -119,6 +119,7 @@ mod outcome;
 mod outstanding;
 mod park;
 mod parking;
+pub mod rebuild;
 mod replay;
 mod route;
 mod settings;

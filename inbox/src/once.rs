@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use diesel::QueryResult;
 use diesel::connection::{LoadConnection, TransactionManager};
-use message::{Fingerprint, InvalidMessage, OperationKey, check_name};
+use message::{Fingerprint, OperationKey, check_name};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -145,7 +145,7 @@ impl<'a> Once<'a> {
         R: Serialize + DeserializeOwned,
         E: From<OnceError>,
     {
-        self.check().map_err(OnceError::from)?;
+        self.check()?;
         require_transaction(tx)?;
         let message_id = self.row.message_id.map(clean);
         let once =
@@ -158,10 +158,13 @@ impl<'a> Once<'a> {
     }
 
     /// A key can be built past its checks from a message that a foreign producer wrote.
-    fn check(&self) -> Result<(), InvalidMessage> {
+    fn check(&self) -> Result<(), OnceError> {
         check_name("consumer", self.row.consumer.0)?;
+        if !crate::rebuild::well_formed(self.row.consumer.0) {
+            return Err(OnceError::ReservedName { consumer: self.row.consumer.0.to_owned() });
+        }
         check_name("operation scope", self.row.operation.scope())?;
-        check_name("operation", self.row.operation.id())
+        Ok(check_name("operation", self.row.operation.id())?)
     }
 
     fn claim<C>(&self, tx: &mut C) -> Result<Claim, OnceError>

@@ -25,6 +25,7 @@ pub(crate) struct Job<C> {
     /// The event's own, for a producer that sends none.
     pub(crate) ordering_key: Option<String>,
     pub(crate) on_replay: OnReplay,
+    pub(crate) generation: u32,
     pub(crate) work: Box<dyn Work<C>>,
 }
 
@@ -45,6 +46,7 @@ impl Refusal {
 pub(crate) struct Routes<C> {
     pub(crate) by_kind: HashMap<&'static str, Box<dyn Route<C>>>,
     pub(crate) keys: HashMap<String, KeyFn>,
+    pub(crate) generation: u32,
 }
 
 impl<C> Routes<C> {
@@ -59,13 +61,16 @@ impl<C> Routes<C> {
                 format!("no handler is registered for kind {kind:?}"),
             ));
         };
-        route.job(incoming, self.keys.get(kind))
+        let job = route.job(incoming, self.keys.get(kind))?;
+        Ok(Job { generation: self.generation, ..job })
     }
 }
 
 /// One kind with its handler.
 pub(crate) trait Route<C>: Send + Sync {
     fn job(&self, incoming: &Incoming, key: Option<&KeyFn>) -> Result<Job<C>, Refusal>;
+
+    fn on_replay(&self) -> OnReplay;
 }
 
 struct Typed<C, E> {
@@ -108,7 +113,13 @@ impl<C, E: Event + DeserializeOwned> Route<C> for Typed<C, E> {
             .map_err(|error| Refusal::new(Reason::NoOperation, error.to_string()))?;
         let ordering_key = event.ordering_key().filter(|key| usable(key)).map(Cow::into_owned);
         let (on_replay, work) = (self.on_replay, (self.make)(event));
-        Ok(Job { operation, fingerprint, ordering_key, on_replay, work })
+        // The consumer's, which the routes know.
+        let generation = 1;
+        Ok(Job { operation, fingerprint, ordering_key, on_replay, generation, work })
+    }
+
+    fn on_replay(&self) -> OnReplay {
+        self.on_replay
     }
 }
 

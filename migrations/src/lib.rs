@@ -19,7 +19,7 @@
 //!
 //! let mut conn = SqliteConnection::establish(":memory:")?;
 //! let applied = migrations::run(&mut conn)?;
-//! assert_eq!(applied.len(), 3);
+//! assert!(applied.iter().any(|name| name.ends_with("_outbox")));
 //! migrations::check(&mut conn)?;
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

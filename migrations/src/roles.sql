@@ -21,11 +21,12 @@ END
 $roles$;
 
 REVOKE ALL ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors,
-              {schema}.outbox_holds, {schema}.outbox_audit, {schema}.outbox_pending,
-              {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts, {schema}.inbox_audit
+              {schema}.outbox_holds, {schema}.outbox_audit, {schema}.outbox_replays, {schema}.outbox_pending,
+              {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts, {schema}.inbox_audit,
+              {schema}.inbox_generations
     FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
 REVOKE ALL ON SEQUENCE {schema}.outbox_messages_seq_seq, {schema}.outbox_audit_id_seq, {schema}.inbox_parked_id_seq,
-                       {schema}.inbox_audit_id_seq
+                       {schema}.inbox_audit_id_seq, {schema}.outbox_replays_id_seq
     FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
 -- Everybody may call a function, unless that is taken back.
 REVOKE ALL ON FUNCTION
@@ -51,7 +52,8 @@ GRANT UPDATE (seq, snapshot, late_seq, late_snapshot, owner, epoch, lease_until,
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_holds TO {relay};
 {purge}
 -- The consumer has the inbox. A handler that enqueues needs the producer's rights as well.
-GRANT SELECT ON {schema}.counterfoil_schema, {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts
+GRANT SELECT ON {schema}.counterfoil_schema, {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts,
+                {schema}.inbox_generations
     TO {consumer};
 GRANT INSERT (consumer, scope, operation, fingerprint, message_id),
       UPDATE (result, finished_at, verdict, result_dropped_at, duplicates, last_duplicate_at, conflicts, last_conflict_at,
@@ -68,8 +70,8 @@ GRANT INSERT, UPDATE (starts, started_at), DELETE ON {schema}.inbox_starts TO {c
 -- The operator sees everything, makes and retires cursors, decides about what is held and parked, and can
 -- give rows numbers of this cluster after a restore. Every change leaves a line that cannot be changed.
 GRANT SELECT ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors, {schema}.outbox_holds,
-                {schema}.outbox_audit, {schema}.outbox_pending, {schema}.inbox_operations, {schema}.inbox_parked,
-                {schema}.inbox_starts, {schema}.inbox_audit
+                {schema}.outbox_audit, {schema}.outbox_replays, {schema}.outbox_pending, {schema}.inbox_operations, {schema}.inbox_parked,
+                {schema}.inbox_starts, {schema}.inbox_audit, {schema}.inbox_generations
     TO {admin};
 GRANT SELECT, UPDATE ON SEQUENCE {schema}.outbox_messages_seq_seq TO {admin};
 GRANT INSERT, UPDATE, DELETE ON {schema}.outbox_cursors, {schema}.outbox_holds TO {admin};
@@ -84,7 +86,12 @@ EXCEPTION
 END
 $temporary$;
 GRANT INSERT (actor, action, cursor, reason, detail) ON {schema}.outbox_audit TO {admin};
+GRANT INSERT (consumer, queue, forced, selection, rate, first_kept, total, position, last_seq, owner, lease_until, actor, reason),
+      UPDATE (sent, unsendable, position, state, last_error, owner, epoch, lease_until, updated_at, finished_at)
+    ON {schema}.outbox_replays TO {admin};
 GRANT UPDATE (result, result_dropped_at), DELETE ON {schema}.inbox_operations TO {admin};
 GRANT UPDATE, DELETE ON {schema}.inbox_parked TO {admin};
 GRANT DELETE ON {schema}.inbox_starts TO {admin};
+GRANT INSERT (consumer, building, newest), UPDATE (active, building, newest, started_at, caught_up_at, switched_at)
+    ON {schema}.inbox_generations TO {admin};
 GRANT INSERT (actor, action, consumer, reason, detail) ON {schema}.inbox_audit TO {admin};

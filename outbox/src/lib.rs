@@ -34,7 +34,7 @@
 //! or call the SQL function `outbox_enqueue(...)`; `docs/producers.md` has the contract.
 //!
 //! With the feature `reader` the crate also holds the other end of the log, which the relay drives:
-//! [`reader`] explains it. [`admin`] is what an operator does to cursors and held messages.
+//! [`reader`] explains it. [`admin`] is what an operator does to cursors and held messages, and [`replay`] sends history again.
 
 // Without a backend there is nowhere to write to; the crate still documents and compiles.
 #![cfg_attr(
@@ -52,6 +52,8 @@ mod enqueue;
 mod error;
 #[cfg(feature = "reader")]
 pub mod reader;
+#[cfg(feature = "reader")]
+pub mod replay;
 mod row;
 mod store;
 

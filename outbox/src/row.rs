@@ -44,6 +44,12 @@ pub(crate) fn micros(duration: Duration) -> i64 {
     clamped(duration)
 }
 
+/// A time in microseconds since 1970.
+#[cfg(feature = "reader")]
+pub(crate) fn micros_of(at: SystemTime) -> i64 {
+    DeliverAfter::At(at).micros().1.unwrap_or_default()
+}
+
 /// A time of the database in microseconds since 1970, as a `SystemTime`.
 #[cfg(feature = "reader")]
 pub(crate) fn time_of(micros: i64) -> SystemTime {

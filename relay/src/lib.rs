@@ -41,6 +41,7 @@ mod holds;
 mod judge;
 mod lanes;
 mod listener;
+pub mod replay;
 mod session;
 mod settings;
 mod settle;

@@ -9,6 +9,7 @@ mod once;
 mod once_concurrent;
 mod ordered;
 mod parking;
+mod rebuilt;
 mod retrying;
 mod swallowed;
 

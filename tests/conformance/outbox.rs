@@ -25,6 +25,7 @@ mod holds;
 mod identity;
 mod purge;
 mod rebase;
+mod replayed;
 mod wakeup;
 
 /// A store under test: a migrated database, and what its SQL calls things.

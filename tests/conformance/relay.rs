@@ -28,6 +28,7 @@ macro_rules! on_every_store {
 }
 
 mod outages;
+mod replayed;
 mod retention;
 mod verdicts;
 

@@ -29,6 +29,7 @@ macro_rules! conformance {
             publishing: a_message_id_that_occurs_twice_is_judged_by_its_route,
             publishing: an_invalid_message_is_poison_and_its_lane_lives_on,
             publishing: an_empty_batch_is_settled,
+            publishing: a_lane_to_one_queue_reaches_it_and_nothing_else,
             publishing: lanes_of_one_broker_publish_side_by_side,
             consuming: every_property_and_header_arrives_as_sent,
             consuming: a_lane_keeps_its_order,

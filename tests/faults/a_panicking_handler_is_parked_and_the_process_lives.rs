@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::{PgConnection, SqliteConnection};
-use inbox::{Context, Ending, Failure, Handler, Inbox, OnReplay, Reason, ReplaySafe, Settings};
+use inbox::{Context, Ending, Failure, Handler, Inbox, Reason, ReplaySafe, Settings};
 use message::{Event, Message};
 use serde::{Deserialize, Deserializer, Serialize};
 use support::feed::{Answer, Feed};
@@ -44,7 +44,7 @@ impl Event for Cursed {
 struct Panics;
 
 impl<C: Store> Handler<C> for Panics {
-    const ON_REPLAY: OnReplay = ReplaySafe;
+    const ON_REPLAY: inbox::OnReplay = ReplaySafe;
     type Event = Payment;
     type Prepared = ();
     type Receipt = ();

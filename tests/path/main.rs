@@ -11,3 +11,4 @@ mod compose_commands;
 mod health_and_metrics;
 mod operator_commands;
 mod rebase_as_the_admin;
+mod replay_commands;

@@ -111,6 +111,11 @@ impl Process {
         self.child.wait().expect("waits");
     }
 
+    /// Whether it has ended by itself by now.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("waits").is_some()
+    }
+
     /// Waits for its end and everything it printed.
     pub fn finish(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;

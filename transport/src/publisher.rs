@@ -14,6 +14,17 @@ pub trait Publisher: Send + Sync + 'static {
     /// [`Unavailable`]; the caller waits and asks again.
     async fn open_lane(&self) -> Result<Box<dyn Lane>, Unavailable>;
 
+    /// Opens a lane to one queue, past every exchange and binding: whatever exchange and routing key
+    /// a message names, it goes to `queue` and nowhere else. For a replay to one consumer. The queue is
+    /// an operator's word, never the data's: on any other lane an empty exchange is refused. Bounded in time.
+    ///
+    /// A queue that does not exist refuses each message as [`Refusal::Unroutable`]. RabbitMQ wants
+    /// `write` on `amq.default`, which reaches every queue: grant it to operators and not to relays.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; the caller waits and asks again.
+    async fn open_lane_to(&self, queue: &str) -> Result<Box<dyn Lane>, Unavailable>;
+
     /// What is known of the connection, without asking the broker.
     fn health(&self) -> Health;
 

@@ -8,6 +8,7 @@ use message::Fingerprint;
 pub(crate) mod batch;
 #[cfg(feature = "postgres")]
 pub(crate) mod claims;
+mod generation;
 mod operation;
 mod parked;
 #[cfg(feature = "postgres")]

@@ -9,7 +9,7 @@ mod cursors;
 mod facts;
 mod gauges;
 mod holds;
-mod order;
+pub(crate) mod order;
 mod purge;
 mod rebase;
 mod store;

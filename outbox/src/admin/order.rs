@@ -64,6 +64,55 @@ pub enum AdminError {
         /// For how long yet.
         remaining: Duration,
     },
+    /// No replay of this number.
+    #[error("there is no replay {id}; `relay replay list` shows them")]
+    UnknownReplay {
+        /// The number.
+        id: i64,
+    },
+    /// Somebody works on the replay.
+    #[error(
+        "{owner} works on replay {id}, for another {remaining:?} at least; wait for its end or stop it first"
+    )]
+    ReplayHeld {
+        /// The number.
+        id: i64,
+        /// Who.
+        owner: String,
+        /// For how long yet, unless it is renewed.
+        remaining: Duration,
+    },
+    /// The replay has ended.
+    #[error("replay {id} is {state}; start another one")]
+    ReplayOver {
+        /// The number.
+        id: i64,
+        /// How it ended.
+        state: &'static str,
+    },
+    /// There is nothing to replay.
+    #[error(
+        "nothing in the log fits the selection; look at the log and at what retention has left of it"
+    )]
+    NothingSelected,
+    /// The selection begins before what the log still has.
+    #[error(
+        "the log begins at {first_kept}, after what the selection begins with: what came before was deleted, or never committed; begin there (--from-seq {first_kept}), or allow the gap (--allow-gap)"
+    )]
+    HistoryGone {
+        /// The first place that is kept.
+        first_kept: i64,
+    },
+    /// Messages that were asked for by id and are not there.
+    #[error(
+        "{count} of the ids are not in the log or do not fit the rest of the selection, {first} among them; leave them out, or allow the gap (--allow-gap)"
+    )]
+    MissingIds {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        first: message::MessageId,
+    },
     /// A name or text that cannot be stored.
     #[error("{field} {value:?} cannot be used: {reason}")]
     Unusable {

@@ -3,6 +3,10 @@
 
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(feature = "reader")]
+pub(crate) mod replay_piece;
+#[cfg(feature = "reader")]
+pub(crate) mod replay_row;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 #[cfg(feature = "postgres")]

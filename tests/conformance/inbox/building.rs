@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inbox::{BuildError, Context, Inbox, ReplaySafe, RunError};
+use inbox::{BuildError, Context, Inbox, ReplaySafe, RunError, SideEffects};
 use support::feed::Feed;
 use support::inbox::{BILLING, Payment, Store, crediting};
 
@@ -11,6 +11,7 @@ use super::on_both;
 on_both!(
     a_schema_that_is_not_current_stops_it_before_anything_is_received,
     what_cannot_work_is_not_built,
+    a_generation_has_replay_safe_handlers_only,
 );
 
 async fn a_schema_that_is_not_current_stops_it_before_anything_is_received<C: Store>() {
@@ -46,4 +47,27 @@ async fn what_cannot_work_is_not_built<C: Store>() {
     let nameless = Inbox::new(inbox::Consumer(""), C::pool(&database), Arc::new(Feed::new()), "q")
         .on(ReplaySafe, apply);
     assert!(matches!(refused(nameless), BuildError::Invalid(_)));
+}
+
+/// A rebuild applies the history again, so nothing in it may reach the world.
+async fn a_generation_has_replay_safe_handlers_only<C: Store>() {
+    let database = C::database();
+    let new =
+        |name| Inbox::new(inbox::Consumer(name), C::pool(&database), Arc::new(Feed::new()), "q");
+    let apply = |_: &mut C, _: &Payment, _: &Context<'_>| Ok(());
+    let unsafe_one = || new("billing").on(SideEffects, apply);
+    assert!(unsafe_one().generation(1).build().is_ok());
+    assert_eq!(
+        unsafe_one().generation(2).build().expect_err("must not build"),
+        BuildError::NotReplaySafe { kind: "payment.succeeded", generation: 2 }
+    );
+    assert!(new("billing").on(ReplaySafe, apply).generation(2).build().is_ok());
+    assert!(matches!(
+        new("billing").on(ReplaySafe, apply).generation(0).build().expect_err("must not build"),
+        BuildError::BadSetting { setting: "generation", .. }
+    ));
+    assert_eq!(
+        new("billing#2").on(ReplaySafe, apply).build().expect_err("must not build"),
+        BuildError::ReservedName { consumer: "billing#2".into() }
+    );
 }

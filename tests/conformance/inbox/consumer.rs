@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use diesel::result::Error;
 use inbox::{
-    Context, Ending, Failure, Handler, Inbox, OnReplay, Outcome, ParkedState, Reason, ReplaySafe,
-    Settings,
+    Context, Ending, Failure, Handler, Inbox, Outcome, ParkedState, Reason, ReplaySafe, Settings,
 };
 use message::{Fingerprint, OperationKey};
 use support::feed::{Answer, Feed};
@@ -134,7 +133,7 @@ struct Priced {
 }
 
 impl<C: Store> Handler<C> for Priced {
-    const ON_REPLAY: OnReplay = ReplaySafe;
+    const ON_REPLAY: inbox::OnReplay = ReplaySafe;
     type Event = Payment;
     type Prepared = i64;
     type Receipt = i64;

@@ -265,3 +265,30 @@ pub(crate) async fn lanes_of_one_broker_publish_side_by_side(harness: &impl Harn
     assert_eq!(corner.depth(&queue).await, 4 * 4 * 400);
     corner.clean().await;
 }
+
+/// Past exchanges and bindings, whatever the messages say; on any other lane the same is refused.
+pub(crate) async fn a_lane_to_one_queue_reaches_it_and_nothing_else(harness: &impl Harness) {
+    let corner = harness.corner();
+    let (exchange, queue) = corner.pair().await;
+    let other = corner.queue("other").await;
+    let mut lane = corner.broker.open_lane_to(&other).await.expect("a lane");
+    // To an exchange, to one that is missing, and to a queue by name as data must not.
+    let batch = [message(&exchange, "ok", 0), message("nowhere", "ok", 1), message("", &queue, 2)];
+    assert_eq!(lane.publish(&batch).await.expect("settled"), vec![Verdict::Confirmed; 3]);
+    assert_eq!((corner.depth(&queue).await, corner.depth(&other).await), (0, 3));
+    let mut ordinary = corner.broker.open_lane().await.expect("a lane");
+    let verdicts = ordinary.publish(&batch[2..]).await.expect("settled");
+    assert!(matches!(verdicts[..], [Verdict::Poison(Poison::Invalid(_))]), "{verdicts:?}");
+
+    let missing = corner.name("missing");
+    let mut lane = corner.broker.open_lane_to(&missing).await.expect("a lane");
+    let verdicts = lane.publish(&batch).await.expect("settled");
+    assert_eq!(verdicts, vec![unroutable("", &missing); 3]);
+    let mut subscription = corner.broker.subscribe(&other, 100).await.expect("subscribed");
+    let delivery = subscription.receive().await.expect("a delivery");
+    assert_eq!((&delivery.exchange[..], &delivery.routing_key[..]), ("", &other[..]));
+    delivery.acker.ack().await.expect("acknowledged");
+    assert_eq!(drain(&mut *subscription, 2).await, ["1", "2"]);
+    drop(subscription);
+    corner.clean().await;
+}

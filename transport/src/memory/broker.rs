@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::lane::MemoryLane;
 use super::state::{State, lost};
 use super::subscription::MemorySubscription;
+use crate::check::Way;
 use crate::{Health, Lane, Publisher, Subscriber, Subscription, Unavailable, Verdict};
 
 /// An in-process broker. Clones are handles on the same one.
@@ -163,6 +164,15 @@ impl MemoryBroker {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lane(&self, way: Way) -> Result<Box<dyn Lane>, Unavailable> {
+        let session = {
+            let state = self.state();
+            state.check_connected()?;
+            state.session
+        };
+        Ok(Box::new(MemoryLane::new(self.clone(), session, way)))
+    }
+
     /// Waits while the broker is blocked or paused, each as long as its timeout says.
     pub(super) async fn pass_gate(&self, session: u64) -> Result<(), Unavailable> {
         let mut waiting: Option<(bool, Instant)> = None;
@@ -211,12 +221,11 @@ impl fmt::Debug for MemoryBroker {
 #[async_trait]
 impl Publisher for MemoryBroker {
     async fn open_lane(&self) -> Result<Box<dyn Lane>, Unavailable> {
-        let session = {
-            let state = self.state();
-            state.check_connected()?;
-            state.session
-        };
-        Ok(Box::new(MemoryLane::new(self.clone(), session)))
+        self.lane(Way::Exchange)
+    }
+
+    async fn open_lane_to(&self, queue: &str) -> Result<Box<dyn Lane>, Unavailable> {
+        self.lane(Way::Queue(queue.to_owned()))
     }
 
     fn health(&self) -> Health {

@@ -6,17 +6,19 @@ use message::Message;
 use super::broker::MemoryBroker;
 use super::script::BatchFate;
 use super::state::lost;
+use crate::check::Way;
 use crate::{Lane, Unavailable, Verdict};
 
 pub(super) struct MemoryLane {
     broker: MemoryBroker,
     session: u64,
+    way: Way,
     failed: bool,
 }
 
 impl MemoryLane {
-    pub(super) const fn new(broker: MemoryBroker, session: u64) -> Self {
-        Self { broker, session, failed: false }
+    pub(super) const fn new(broker: MemoryBroker, session: u64, way: Way) -> Self {
+        Self { broker, session, way, failed: false }
     }
 
     /// Checks and scripted verdicts, decided before the lock is taken: the script is the user's code
@@ -25,7 +27,7 @@ impl MemoryLane {
         let judge = self.broker.state().script.judge.clone();
         batch
             .iter()
-            .map(|message| match crate::check::names(message) {
+            .map(|message| match self.way.check(message) {
                 Err(invalid) => Some(Verdict::Poison(invalid.into())),
                 Ok(()) => judge.as_ref().and_then(|judge| judge(message)),
             })
@@ -68,7 +70,8 @@ impl Lane for MemoryLane {
         }
         // Set while the batch is out, so that an abandoned call ends the lane as it does elsewhere.
         self.failed = true;
-        let verdicts = self.send(batch).await?;
+        let addressed = self.way.addressed(batch);
+        let verdicts = self.send(addressed.as_deref().unwrap_or(batch)).await?;
         self.failed = false;
         Ok(verdicts)
     }

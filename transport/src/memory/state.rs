@@ -73,11 +73,17 @@ impl State {
 
     /// Routes one message into its queues.
     pub(super) fn publish(&mut self, message: &Arc<Message>, scratch: &mut Vec<u64>) -> Verdict {
-        let Some(routes) = self.exchanges.get(&message.exchange) else {
-            let text = format!("NOT_FOUND - no exchange '{}' in memory", message.exchange);
-            return Verdict::Refused(Refusal::ExchangeMissing { text });
-        };
-        routes.route(&message.routing_key, scratch);
+        if message.exchange.is_empty() {
+            // Only a lane to one queue lets this through.
+            scratch.clear();
+            scratch.extend(self.names.get(&message.routing_key));
+        } else {
+            let Some(routes) = self.exchanges.get(&message.exchange) else {
+                let text = format!("NOT_FOUND - no exchange '{}' in memory", message.exchange);
+                return Verdict::Refused(Refusal::ExchangeMissing { text });
+            };
+            routes.route(&message.routing_key, scratch);
+        }
         if scratch.is_empty() {
             return Verdict::Refused(Refusal::Unroutable {
                 exchange: message.exchange.clone(),

@@ -5,6 +5,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use message::{InvalidMessage, Message, name};
 
 use crate::Poison;
+use crate::check::Way;
 
 /// Survives a restart of the broker. Quorum queues persist anyway, but a dead-lettered copy in a
 /// classic queue keeps the mode it was published with.
@@ -23,8 +24,8 @@ pub(super) struct Envelope {
 
 /// Refuses what must not reach the wire: a header frame over the negotiated maximum closes the
 /// connection of every lane, not just the channel. `frame_max` 0 means no limit.
-pub(super) fn check(message: &Message, frame_max: u32) -> Result<(), Poison> {
-    crate::check::names(message)?;
+pub(super) fn check(message: &Message, way: &Way, frame_max: u32) -> Result<(), Poison> {
+    way.check(message)?;
     let (bytes, limit) = (header_frame_bytes(message), frame_max as usize);
     if limit > 0 && bytes > limit {
         return Err(Poison::HeadersTooLarge { bytes, limit });
@@ -186,13 +187,13 @@ mod tests {
         message.headers.insert("h", "");
         let room = 4096 - header_frame_bytes(&message);
         message.headers.insert("h", "x".repeat(room));
-        assert_eq!(check(&message, 4096), Ok(()));
+        assert_eq!(check(&message, &Way::Exchange, 4096), Ok(()));
         message.headers.insert("h", "x".repeat(room + 1));
         assert_eq!(
-            check(&message, 4096),
+            check(&message, &Way::Exchange, 4096),
             Err(Poison::HeadersTooLarge { bytes: 4097, limit: 4096 })
         );
-        assert_eq!(check(&message, 0), Ok(()));
+        assert_eq!(check(&message, &Way::Exchange, 0), Ok(()));
     }
 
     proptest! {

@@ -12,11 +12,13 @@ use super::encode;
 use super::failure::{ChannelClosed, lost};
 use super::topology::look_up_exchange;
 use super::window::{Sent, send};
+use crate::check::Way;
 use crate::{Lane, Unavailable, Verdict, telemetry};
 
 /// One channel in confirm mode on a connection of its own, owned by one task.
 pub(super) struct RabbitLane {
     broker: Arc<Inner>,
+    way: Way,
     // Empty while a batch is out and after one that failed or was abandoned half-way: confirms and
     // returns of an unfinished window must never meet the next one.
     wire: Option<Wire>,
@@ -66,19 +68,19 @@ impl Drop for Wire {
 }
 
 impl RabbitLane {
-    pub(super) async fn open(broker: Arc<Inner>) -> Result<Self, Unavailable> {
+    pub(super) async fn open(broker: Arc<Inner>, way: Way) -> Result<Self, Unavailable> {
         let wire = Wire::open(&broker, Frames::Narrow).await?;
-        Ok(Self { broker, wire: Some(wire) })
+        Ok(Self { broker, way, wire: Some(wire) })
     }
 
     async fn publish_all(&self, wire: &mut Wire, batch: &mut Batch<'_>) -> Result<(), Unavailable> {
-        batch.refuse(|message| encode::check(message, wire.link.frame_max()));
+        batch.refuse(|message| encode::check(message, &self.way, wire.link.frame_max()));
         if wire.frames == Frames::Narrow && batch.pardon_long_headers() {
             // Nothing is out yet: the connection may go in peace. The lane stays wide.
             wire.busy = false;
             *wire = Wire::open(&self.broker, Frames::Wide).await?;
             wire.busy = true;
-            batch.refuse(|message| encode::check(message, wire.link.frame_max()));
+            batch.refuse(|message| encode::check(message, &self.way, wire.link.frame_max()));
         }
         for window in batch.windows(self.broker.window) {
             let window = batch.unsettled(window);
@@ -174,6 +176,10 @@ async fn refuse_missing_exchanges(
     window: &[usize],
 ) -> Result<(), Unavailable> {
     for exchange in batch.exchanges_not_in(&wire.known, window) {
+        if exchange.is_empty() {
+            // The default exchange of a lane to one queue always exists, and asking for it is refused.
+            continue;
+        }
         match look_up_exchange(&wire.link, &exchange).await? {
             Ok(()) => drop(wire.known.insert(exchange)),
             Err(closed) => batch.refuse_exchange(&exchange, &closed.verdict()),
@@ -189,7 +195,8 @@ impl Lane for RabbitLane {
             return Err(lost("this lane failed before or was abandoned; open a new one"));
         };
         wire.busy = true;
-        let mut batch = Batch::new(batch);
+        let addressed = self.way.addressed(batch);
+        let mut batch = Batch::new(addressed.as_deref().unwrap_or(batch));
         if let Err(unavailable) = self.publish_all(&mut wire, &mut batch).await {
             let blocked = match &unavailable {
                 Unavailable::Blocked { reason } => Some(reason.clone()),

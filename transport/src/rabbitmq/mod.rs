@@ -40,6 +40,7 @@ use roster::Roster;
 pub use settings::RabbitSettings;
 use slot::Slot;
 
+use crate::check::Way;
 use crate::{Health, Lane, Publisher, Subscriber, Subscription, Unavailable};
 
 /// A RabbitMQ broker. Clones share its connections.
@@ -96,7 +97,12 @@ impl fmt::Debug for RabbitMq {
 #[async_trait]
 impl Publisher for RabbitMq {
     async fn open_lane(&self) -> Result<Box<dyn Lane>, Unavailable> {
-        Ok(Box::new(lane::RabbitLane::open(Arc::clone(&self.inner)).await?))
+        Ok(Box::new(lane::RabbitLane::open(Arc::clone(&self.inner), Way::Exchange).await?))
+    }
+
+    async fn open_lane_to(&self, queue: &str) -> Result<Box<dyn Lane>, Unavailable> {
+        let way = Way::Queue(queue.to_owned());
+        Ok(Box::new(lane::RabbitLane::open(Arc::clone(&self.inner), way).await?))
     }
 
     fn health(&self) -> Health {

@@ -73,6 +73,11 @@ impl Publisher for FaultyPublisher {
         Ok(Box::new(FaultyLane { inner, faults: self.faults.clone() }))
     }
 
+    async fn open_lane_to(&self, queue: &str) -> Result<Box<dyn Lane>, Unavailable> {
+        let inner = self.inner.open_lane_to(queue).await?;
+        Ok(Box::new(FaultyLane { inner, faults: self.faults.clone() }))
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

@@ -1,6 +1,7 @@
 //! The inbox on PostgreSQL.
 
 pub(crate) mod batch;
+pub(crate) mod generation;
 pub(crate) mod operation;
 pub(crate) mod order;
 pub(crate) mod parked;

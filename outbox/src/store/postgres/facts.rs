@@ -135,7 +135,12 @@ fn rights(conn: &mut PgConnection) -> QueryResult<Vec<Right>> {
              ('operator', 'outbox_cursors', 'paused_at,pause_reason', 'UPDATE'),
              ('operator', 'outbox_cursors', '', 'DELETE'),
              ('operator', 'outbox_audit', '', 'SELECT'),
-             ('operator', 'outbox_audit', 'actor,action,cursor,reason,detail', 'INSERT'))
+             ('operator', 'outbox_audit', 'actor,action,cursor,reason,detail', 'INSERT'),
+             ('operator', 'outbox_replays', '', 'SELECT'),
+             ('operator', 'outbox_replays',
+              'consumer,queue,forced,selection,rate,first_kept,total,position,last_seq,owner,lease_until,actor,reason', 'INSERT'),
+             ('operator', 'outbox_replays',
+              'sent,unsendable,position,state,last_error,owner,epoch,lease_until,updated_at,finished_at', 'UPDATE'))
          SELECT needed_by, object || CASE WHEN columns <> '' THEN ' (' || replace(columns, ',', ', ') || ')' ELSE '' END AS object,
                 privilege,
                 CASE WHEN object LIKE '%\\_seq' THEN has_sequence_privilege(object, privilege)

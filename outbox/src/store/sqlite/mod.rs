@@ -16,6 +16,8 @@ pub(crate) mod read;
 #[cfg(feature = "reader")]
 pub(crate) mod rebase;
 #[cfg(feature = "reader")]
+pub(crate) mod replay;
+#[cfg(feature = "reader")]
 mod row;
 #[cfg(feature = "reader")]
 pub(crate) mod wake;

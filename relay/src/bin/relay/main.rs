@@ -15,6 +15,7 @@ mod output;
 mod pause;
 mod prune;
 mod rebase;
+mod replay;
 mod roles;
 mod run;
 mod serve;
@@ -72,6 +73,9 @@ enum Command {
     /// Make a database that was restored from a dump, or copied, this cluster's own. Every message that
     /// was not published yet stays to be published.
     Rebase(rebase::Options),
+    /// Send kept history again, to one consumer.
+    #[command(subcommand)]
+    Replay(replay::Replay),
     /// Show what operators changed, who and why.
     Audit(audit::Options),
 }
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
             Command::Wakeup(command) => wakeup::wakeup(&config, &command),
             Command::Prune(options) => prune::prune(&config, &options),
             Command::Rebase(options) => rebase::rebase(&config, &options),
+            Command::Replay(command) => replay::replay(&config, &command),
             Command::Audit(options) => audit::audit(&config, &options),
         }
     });

@@ -61,7 +61,8 @@ impl Sure {
     }
 }
 
-fn me() -> String {
+/// Who works here, where nobody is named.
+pub(crate) fn me() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
     let host = std::env::var("HOSTNAME")
         .or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"))

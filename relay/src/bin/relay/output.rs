@@ -17,6 +17,11 @@ pub(crate) fn json(value: &Value) -> Result<()> {
     say(serde_json::to_string_pretty(value)?)
 }
 
+/// Prints JSON on one line, for a program that follows what goes on.
+pub(crate) fn json_line(value: &Value) -> Result<()> {
+    say(value)
+}
+
 /// Prints a table, or `empty` where there is nothing in it.
 pub(crate) fn table(headers: &[&str], rows: Vec<Vec<String>>, empty: &str) -> Result<()> {
     if rows.is_empty() {

@@ -139,13 +139,13 @@ fn set<T>(slot: &mut T, value: Option<T>) {
     }
 }
 
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -160,7 +160,7 @@ impl Signals {
     }
 
     /// Returns at the first signal, and ends the process at the second.
-    async fn first_then_exit(mut self) {
+    pub(crate) async fn first_then_exit(mut self) {
         self.next().await;
         tracing::info!("stopping: settling what is in flight; signal again to exit at once");
         tokio::spawn(async move {
