@@ -7,6 +7,7 @@ use message::OperationKey;
 use crate::Consumer;
 use crate::park::NewParked;
 use crate::parking::Parking;
+use crate::retention::Dropped;
 use crate::store::retry::{Due, Lease, Start};
 use crate::store::{First, Operation, OperationVerdict, Parked, Row};
 
@@ -79,5 +80,9 @@ inbox_backend! {
     fn disband(consumer: Consumer<'_>) -> usize = order;
     fn claim_all(consumer: Consumer<'_>, claims: &str) -> Vec<(String, String)> = batch;
     fn store_results(consumer: Consumer<'_>, results: &str) -> usize = batch;
+    fn delete_operations(consumer: Consumer<'_>, window: i64, rows: i64) -> i64 = retention;
+    fn drop_results(consumer: Consumer<'_>, window: i64, from: i64, rows: i64) -> Dropped = retention;
+    fn delete_starts(consumer: Consumer<'_>, window: i64, rows: i64) -> i64 = retention;
+    fn delete_parked(consumer: Consumer<'_>, window: i64, rows: i64) -> i64 = retention;
     fn blocked_keys(consumer: Consumer<'_>, keys: &str, skip: bool) -> Vec<String> = batch;
 }

@@ -12,6 +12,7 @@ use crate::backend::InboxBackend;
 use crate::ending::Ended;
 use crate::handler::Handler;
 use crate::incoming::Incoming;
+use crate::retention::Retention;
 use crate::route::{KeyFn, Route, Routes, of_closure, of_handler};
 use crate::{BuildError, Consumer, Context, Failure, Inbox, OnReplay, Settings};
 
@@ -128,6 +129,12 @@ impl<C: InboxConnection> Builder<C> {
     /// Sets [`Settings::batch`].
     pub fn batch(mut self, deliveries: usize) -> Self {
         self.settings.batch = deliveries;
+        self
+    }
+
+    /// Sets [`Settings::retention`]: how long operations, results and parked messages are kept.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.settings.retention = Some(retention);
         self
     }
 

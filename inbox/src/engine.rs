@@ -18,6 +18,7 @@ use crate::replay::Replayed;
 use crate::route::{Job, Refusal, Routes};
 use crate::telemetry::Telemetry;
 use crate::unit::{Ready, Task, Unit};
+use crate::watch::Watch;
 use crate::{Consumer, Settings};
 
 /// Brings each message to its ending.
@@ -29,6 +30,7 @@ pub(crate) struct Engine<C: InboxConnection> {
     pub(crate) stop: CancellationToken,
     /// Rings when a parked message may be due earlier than the next look at the lot.
     pub(crate) alarm: Alarm,
+    pub(crate) watch: Watch,
     /// Held shared by everything at work, alone by what is suspected of killing its process.
     pub(crate) quarantine: RwLock<()>,
     routes: Routes<C>,
@@ -61,6 +63,7 @@ impl<C: InboxConnection> Engine<C> {
             settings,
             stop: CancellationToken::new(),
             alarm: Alarm::default(),
+            watch: Watch::default(),
             quarantine: RwLock::default(),
             routes,
             observer,
@@ -123,6 +126,8 @@ impl<C: InboxConnection> Engine<C> {
     pub(crate) fn tell(&self, task: &Task<C>, end: End, answered: bool, received: Instant) {
         let retried = task.lease.is_some();
         self.telemetry.ended(end, retried, received.elapsed());
+        self.watch.ended(end.ending, end.duplicate);
+        self.warn_beyond_window(&task.incoming, end.ending);
         if let Some(observer) = &self.observer {
             let job = self.decoded(task).as_ref();
             observer(&Ended {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use db::{Class, classify};
 use diesel::result::Error;
 use message::InvalidMessage;
@@ -148,6 +150,26 @@ pub enum BuildError {
         value: std::time::Duration,
         /// [`Settings::handler_deadline`](crate::Settings::handler_deadline).
         deadline: std::time::Duration,
+    },
+    /// Operations would be forgotten while copies of their messages can still come, and those would
+    /// be applied again.
+    #[error(
+        "retention.operations is {} and a message can come again for {}: {} for retries, {} at the broker (retention.broker), {} of replays (retention.replay); raise retention.operations to at least the sum, or lower what makes it up",
+        humantime::format_duration(*operations), humantime::format_duration(*needed),
+        humantime::format_duration(*retries), humantime::format_duration(*broker),
+        humantime::format_duration(*replay)
+    )]
+    WindowTooShort {
+        /// [`Retention::operations`](crate::retention::Retention::operations).
+        operations: Duration,
+        /// The least it must be.
+        needed: Duration,
+        /// How long a received message can be tried again, by [`Settings`](crate::Settings).
+        retries: Duration,
+        /// [`Retention::broker`](crate::retention::Retention::broker).
+        broker: Duration,
+        /// [`Retention::replay`](crate::retention::Retention::replay).
+        replay: Duration,
     },
     /// Workers would wait for each other's connections.
     #[error(

@@ -75,6 +75,8 @@ impl<C: InboxConnection> Inbox<C> {
         let workers = TaskTracker::new();
         let lanes = Lanes::open(&engine, &workers);
         workers.spawn(Lot::new(engine.clone(), lanes.clone()).watch());
+        workers.spawn(crate::purge::run(engine.clone()));
+        workers.spawn(crate::watch::run(engine.clone()));
         let receiving = Receiving {
             lanes,
             workers,

@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use message::{Fingerprint, Headers, MessageId, OperationKey, name};
 use transport::{Acknowledge, Delivery};
@@ -23,6 +25,9 @@ pub struct Incoming {
     pub content_type: Option<String>,
     /// The body.
     pub payload: Bytes,
+    /// When its producer says that it was made: the `timestamp` property, in whole seconds. By the
+    /// producer's clock; foreign producers may send none, or anything.
+    pub timestamp: Option<SystemTime>,
     /// The broker's hint that it was delivered before. Only a hint.
     pub redelivered: bool,
     /// The business operation its headers name.
@@ -40,6 +45,7 @@ impl Incoming {
             headers,
             content_type,
             payload,
+            timestamp,
             redelivered,
             acker,
         } = delivery;
@@ -51,6 +57,7 @@ impl Incoming {
             headers,
             content_type,
             payload,
+            timestamp,
             redelivered,
             named_operation,
         };

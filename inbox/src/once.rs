@@ -13,7 +13,7 @@ use crate::store::{First, Row};
 use crate::{Consumer, OnceError, OperationVerdict};
 
 /// Deletions racing with a claim that are outrun before giving up.
-const CLAIMS: u32 = 3;
+pub(crate) const CLAIMS: u32 = 3;
 
 /// Applies a business operation once: the short form of [`Once`].
 ///
@@ -53,8 +53,8 @@ where
 #[derive(Clone, Debug)]
 #[must_use = "does nothing until `run` is called"]
 pub struct Once<'a> {
-    row: Row<'a>,
-    wait: Option<Duration>,
+    pub(crate) row: Row<'a>,
+    pub(crate) wait: Option<Duration>,
 }
 
 impl<'a> Once<'a> {
@@ -158,7 +158,7 @@ impl<'a> Once<'a> {
     }
 
     /// A key can be built past its checks from a message that a foreign producer wrote.
-    fn check(&self) -> Result<(), OnceError> {
+    pub(crate) fn check(&self) -> Result<(), OnceError> {
         check_name("consumer", self.row.consumer.0)?;
         if !crate::rebuild::well_formed(self.row.consumer.0) {
             return Err(OnceError::ReservedName { consumer: self.row.consumer.0.to_owned() });
@@ -217,13 +217,13 @@ impl<'a> Once<'a> {
     }
 }
 
-enum Claim {
+pub(crate) enum Claim {
     Ours,
     Known(First),
     Busy,
 }
 
-enum Claimed {
+pub(crate) enum Claimed {
     Ours,
     Known(First),
     Gone,

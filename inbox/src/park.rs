@@ -152,6 +152,7 @@ mod tests {
             headers: Headers::new(),
             content_type: None,
             payload: Bytes::from_static(b"p"),
+            timestamp: None,
             redelivered: false,
             named_operation: None,
         }

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use crate::BuildError;
 use crate::backoff::Backoff;
+use crate::retention::Retention;
 
 /// How an inbox works through its queue.
 #[derive(Clone, Debug)]
@@ -72,6 +73,13 @@ pub struct Settings {
     /// `consumer_timeout` (30 min), and not near zero: RabbitMQ 4 drops or dead-letters a message of a
     /// quorum queue that was given back 20 times.
     pub hold: Duration,
+    /// How long operations, results and parked messages are kept; the inbox then purges by itself.
+    /// Default `None`: for ever, and nothing is purged.
+    pub retention: Option<Retention>,
+    /// How often the share of duplicates is looked at, to warn when it leaves its recent range. Default
+    /// 1 min; zero never looks. Shorten it to be told sooner where there are many deliveries: intervals
+    /// with fewer than 50 are merged.
+    pub duplicate_interval: Duration,
 }
 
 impl Default for Settings {
@@ -95,6 +103,8 @@ impl Default for Settings {
             reconnect: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(10),
             hold: Duration::from_secs(600),
+            retention: None,
+            duplicate_interval: Duration::from_secs(60),
         }
     }
 }
@@ -178,7 +188,16 @@ impl Settings {
         if u64::from(pool_size) < self.concurrency as u64 {
             return Err(BuildError::PoolTooSmall { concurrency: self.concurrency, pool_size });
         }
-        Ok(())
+        match &self.retention {
+            Some(retention) => retention.check(self.retry_span()),
+            None => Ok(()),
+        }
+    }
+
+    /// The longest time for which a received message can be tried again.
+    fn retry_span(&self) -> Duration {
+        let waits = self.hold.saturating_add(self.early_for);
+        self.backoff_max.saturating_mul(self.max_attempts).saturating_add(waits)
     }
 
     pub(crate) fn effective_prefetch(&self) -> u16 {
@@ -204,15 +223,21 @@ impl Settings {
 mod tests {
     use super::*;
 
+    /// As long as the broker keeps a message, and no time for a retry.
+    fn short() -> Retention {
+        Retention { operations: Duration::from_secs(7 * 86_400), ..Retention::default() }
+    }
+
     #[test]
     fn settings_that_cannot_work_are_refused_by_name() {
         type Spoil = fn(&mut Settings);
-        let cases: [(Spoil, &str); 11] = [
+        let cases: [(Spoil, &str); 12] = [
             (|s| s.concurrency = 0, "concurrency is 0"),
             (|s| s.max_attempts = 0, "max_attempts is 0"),
             (|s| s.prefetch = 3, "prefetch is 3"),
             (|s| s.backoff = Duration::ZERO, "backoff is 0"),
             (|s| s.reconnect = Duration::from_secs(11), "reconnect is 11s"),
+            (|s| s.retention = Some(short()), "retention.operations is 7days and a message"),
             (|s| s.concurrency = 9, "concurrency is 9 and the pool holds 8"),
             (|s| s.early = Duration::from_secs(31), "early is 31s"),
             (|s| s.handler_deadline = Duration::ZERO, "handler_deadline is 0"),

@@ -2,15 +2,27 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::DuplicateKind;
 use crate::ending::{End, Ending};
+use crate::retention::Purged;
+use crate::spike::Seen;
 
 /// Deliveries by how they ended; label `ending`, see [`Ending::as_str`].
 pub const DELIVERIES: &str = "counterfoil_inbox_deliveries_total";
 /// Duplicates by how they came again; label `kind`, see [`DuplicateKind::as_str`].
 pub const DUPLICATES: &str = "counterfoil_inbox_duplicates_total";
+/// Duplicates among what was applied or found applied in the last judged interval, 0 to 1; replays are
+/// not counted.
+pub const DUPLICATE_SHARE: &str = "counterfoil_inbox_duplicate_share";
+/// Times that share has left its recent range.
+pub const DUPLICATE_SPIKES: &str = "counterfoil_inbox_duplicate_spikes_total";
+/// Messages applied although they were older, by their `timestamp`, than operations are kept: had they
+/// been applied before, nobody could tell any more.
+pub const BEYOND_WINDOW: &str = "counterfoil_inbox_beyond_window_total";
+/// What retention removed; label `what`: `operations`, `results`, `starts` or `parked`.
+pub const PURGED: &str = "counterfoil_inbox_purged_total";
 /// Retries of parked messages by how they ended; label `ending`.
 pub const RETRIES: &str = "counterfoil_inbox_retries_total";
 /// Batches by what became of them; label `outcome`: `committed`, or `undone` where one of the messages failed and
@@ -38,6 +50,10 @@ pub(crate) struct Telemetry {
     endings: [Counter; Ending::ALL.len()],
     retries: [Counter; Ending::ALL.len()],
     duplicates: [Counter; DuplicateKind::ALL.len()],
+    duplicate_share: Gauge,
+    duplicate_spikes: Counter,
+    pub(crate) beyond_window: Counter,
+    purged: [Counter; 4],
     pub(crate) batches_committed: Counter,
     pub(crate) batches_undone: Counter,
     pub(crate) hung: Counter,
@@ -64,6 +80,11 @@ impl Telemetry {
             duplicates: DuplicateKind::ALL.map(
                 |kind| counter!(DUPLICATES, "consumer" => consumer.to_owned(), "kind" => kind.as_str()),
             ),
+            duplicate_share: gauge!(DUPLICATE_SHARE, "consumer" => consumer.to_owned()),
+            duplicate_spikes: named(DUPLICATE_SPIKES),
+            beyond_window: named(BEYOND_WINDOW),
+            purged: ["operations", "results", "starts", "parked"]
+                .map(|what| counter!(PURGED, "consumer" => consumer.to_owned(), "what" => what)),
             batches_committed: counter!(BATCHES, "consumer" => consumer.to_owned(), "outcome" => "committed"),
             batches_undone: counter!(BATCHES, "consumer" => consumer.to_owned(), "outcome" => "undone"),
             hung: named(HUNG),
@@ -91,6 +112,25 @@ impl Telemetry {
             self.seconds.record(after);
         }
     }
+
+    pub(crate) fn watched(&self, seen: Seen) {
+        let share = match seen {
+            Seen::TooFew => return,
+            Seen::Began { share, .. } => {
+                self.duplicate_spikes.increment(1);
+                share
+            }
+            Seen::Share(share) | Seen::Ended { share, .. } => share,
+        };
+        self.duplicate_share.set(share);
+    }
+
+    pub(crate) fn purged(&self, purged: &Purged) {
+        let counts = [purged.operations, purged.results, purged.starts, purged.parked];
+        for (counter, count) in self.purged.iter().zip(counts) {
+            counter.increment(count);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -98,9 +138,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
 
-    use metrics::{
-        Gauge, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
-    };
+    use metrics::{Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
 
     use super::*;
 
@@ -142,12 +180,8 @@ mod tests {
             let count = series.get(&name).expect("registered before it happens");
             assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), times as u64, "{name}");
         }
-        let labelled = |name: &&String| {
-            !["ending=", "kind=", "outcome="].iter().any(|label| name.contains(label))
-        };
-        let others = series.keys().filter(labelled);
-        assert!(others.clone().all(|name| name.ends_with(" consumer=billing")));
-        assert_eq!(others.count(), 7);
+        let others = series.keys().filter(|name| name.ends_with(" consumer=billing"));
+        assert_eq!(others.count(), 9);
     }
 
     #[test]

@@ -4,12 +4,15 @@ mod batches;
 mod broker;
 mod building;
 mod consumer;
+mod diesel_async;
 mod duplicates;
+mod figures;
 mod once;
 mod once_concurrent;
 mod ordered;
 mod parking;
 mod rebuilt;
+mod retention;
 mod retrying;
 mod swallowed;
 

@@ -102,7 +102,12 @@ const CONSUMER: Rights = Rights {
              ON CONFLICT DO NOTHING",
         "UPDATE inbox_operations SET result = 'r', duplicates = duplicates + 1, last_duplicate_at = now(), conflicts = 0,
              last_conflict_at = NULL WHERE consumer = 'c' RETURNING fingerprint, message_id, result, applied_at",
+        "UPDATE inbox_operations SET result = 'r', verdict = 'stale', finished_at = clock_timestamp(), result_dropped_at = NULL",
+        "UPDATE inbox_operations SET redelivered = 1, same_message = 1, other_message = 1, concurrent = 1, replayed = 1",
+        "SELECT ctid FROM inbox_operations ORDER BY applied_at LIMIT 1 FOR UPDATE SKIP LOCKED",
         "DELETE FROM inbox_operations WHERE consumer = 'c'",
+        "DELETE FROM inbox_starts WHERE (consumer, digest) IN (SELECT consumer, digest FROM inbox_starts)",
+        "DELETE FROM inbox_parked WHERE state = 'review'",
         "INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, message_id, kind, scope, operation, exchange,
                                    routing_key, headers, content_type, payload)
              VALUES ('c', 'rejected', 'd', 1, 'd', 'm', 'k', 's', 'o', 'e', 'r', '{}', 't', 'p')
@@ -155,7 +160,10 @@ const ADMIN: Rights = Rights {
         "UPDATE outbox_messages SET xid = DEFAULT WHERE seq > 0",
         "DELETE FROM outbox_messages WHERE seq < 0",
         "SELECT setval('outbox_messages_seq_seq', 100)",
+        "UPDATE inbox_operations SET result = NULL, result_dropped_at = clock_timestamp()",
+        "SELECT ctid FROM inbox_operations ORDER BY applied_at LIMIT 1 FOR UPDATE SKIP LOCKED",
         "DELETE FROM inbox_operations",
+        "DELETE FROM inbox_starts WHERE (consumer, digest) IN (SELECT consumer, digest FROM inbox_starts)",
         "DELETE FROM inbox_parked",
         "INSERT INTO inbox_generations AS g (consumer, building, newest) VALUES ('c', 2, 2)
              ON CONFLICT (consumer) DO UPDATE SET building = g.newest + 1, newest = g.newest + 1,

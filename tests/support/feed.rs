@@ -69,6 +69,7 @@ impl Feed {
             delivery.headers = headers;
             delivery.content_type = Some(message.content_type.clone());
             delivery.payload = message.payload.clone();
+            delivery.timestamp = Some(message.created_at);
         })
     }
 
@@ -83,6 +84,7 @@ impl Feed {
             headers: Headers::new(),
             content_type: None,
             payload: bytes::Bytes::new(),
+            timestamp: None,
             redelivered: false,
             acker: Box::new(Acker { number, answers: self.answers.clone() }),
         };

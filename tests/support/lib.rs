@@ -23,6 +23,7 @@ pub mod previous;
 pub mod process;
 pub mod proxy;
 pub mod readers;
+pub mod recorded;
 pub mod relays;
 pub mod roles;
 pub mod services;

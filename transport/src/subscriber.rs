@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use message::{Headers, OperationKey, name};
@@ -50,6 +52,8 @@ pub struct Delivery {
     pub content_type: Option<String>,
     /// The body.
     pub payload: Bytes,
+    /// The `timestamp` property, in whole seconds: when the producer says that it made the message.
+    pub timestamp: Option<SystemTime>,
     /// The broker's hint that it was delivered before. Only a hint.
     pub redelivered: bool,
     /// Answers the delivery.

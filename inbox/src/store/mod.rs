@@ -18,6 +18,8 @@ pub(crate) mod retry;
 pub(crate) mod sqlite;
 mod statement;
 
+#[cfg(feature = "diesel-async")]
+pub(crate) use operation::FirstValues;
 pub(crate) use operation::{First, Row};
 pub use operation::{Operation, OperationVerdict};
 pub use parked::{Parked, ParkedState};

@@ -29,10 +29,10 @@ pub struct First {
 }
 
 /// Kind or `conflict`, message id, result, whether it was dropped, time of the claim.
-pub(super) type FirstValues = (String, Option<String>, Option<String>, bool, i64);
+pub(crate) type FirstValues = (String, Option<String>, Option<String>, bool, i64);
 
 impl First {
-    pub(super) fn read(
+    pub(crate) fn read(
         (kind, message_id, result, result_dropped, at): FirstValues,
     ) -> QueryResult<Self> {
         let duplicate = match &*kind {

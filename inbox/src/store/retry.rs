@@ -85,6 +85,8 @@ pub(super) fn due(
             headers,
             content_type,
             payload: payload.into(),
+            // Not kept: how long it has been parked is known better.
+            timestamp: None,
             redelivered: false,
         },
         ordering_key,

@@ -1,3 +1,5 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use message::{Message, name};
 use support::broker::{Broker, Corner, drain, message, operation};
@@ -66,6 +68,9 @@ pub(crate) async fn every_property_and_header_arrives_as_sent(harness: &impl Har
         assert_eq!(delivery.routing_key, message.routing_key);
         assert_eq!(delivery.content_type.as_ref(), Some(&message.content_type));
         assert_eq!(delivery.payload, message.payload);
+        let seconds =
+            |at: SystemTime| at.duration_since(UNIX_EPOCH).map(|since| since.as_secs()).ok();
+        assert_eq!(delivery.timestamp.map(seconds), Some(seconds(message.created_at)));
         assert!(!delivery.redelivered);
         assert_eq!(delivery.operation_key(), Some(message.operation_key()));
         assert_eq!(delivery.ordering_key(), message.ordering_key.as_deref());

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use message::{Message, name};
@@ -89,6 +90,7 @@ fn delivery(message: &Message, redelivered: bool, acker: Box<dyn Acknowledge>) -
     if let Some(key) = &message.ordering_key {
         headers.insert(name::ORDERING_KEY, key.as_str());
     }
+    let seconds = message.created_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Delivery {
         message_id: Some(message.id.to_string()),
         kind: Some(message.kind.clone()),
@@ -97,6 +99,7 @@ fn delivery(message: &Message, redelivered: bool, acker: Box<dyn Acknowledge>) -
         headers,
         content_type: Some(message.content_type.clone()),
         payload: message.payload.clone(),
+        timestamp: Some(UNIX_EPOCH + Duration::from_secs(seconds)),
         redelivered,
         acker,
     }

@@ -1,4 +1,5 @@
 use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use lapin::types::{AMQPValue, DecimalValue, ShortString};
@@ -30,6 +31,10 @@ pub(super) fn delivery(wire: lapin::message::Delivery, acker: Box<dyn Acknowledg
         routing_key: wire.routing_key.into(),
         headers,
         payload: Bytes::from(wire.data),
+        // Anything can be written there, also what no clock can show.
+        timestamp: properties
+            .timestamp()
+            .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds))),
         redelivered: wire.redelivered,
         acker,
     }

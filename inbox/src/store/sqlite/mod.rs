@@ -5,4 +5,5 @@ pub(crate) mod generation;
 pub(crate) mod operation;
 pub(crate) mod order;
 pub(crate) mod parked;
+pub(crate) mod retention;
 pub(crate) mod retry;
