@@ -71,7 +71,7 @@ impl<C: InboxConnection> Engine<C> {
             return Ok(verdict);
         }
         let stale = Stale::default();
-        let context = context(ready, attempt, &stale);
+        let context = context(&self.consumer, ready, attempt, &stale);
         let consumer = Consumer(&self.consumer);
         let incoming = &ready.task.incoming;
         let mut once = Once::new(consumer, &ready.job.operation, &ready.job.fingerprint)

@@ -102,7 +102,7 @@ impl<C: InboxConnection> Engine<C> {
     /// Whether `apply` can run; false where the operation took effect before and it need not.
     async fn prepare(&self, ready: &Ready<C>, attempt: u32) -> Result<bool, Step> {
         let stale = Stale::default();
-        let context = context(ready, attempt, &stale);
+        let context = context(&self.consumer, ready, attempt, &stale);
         let Some(preparing) = ready.job.work.prepare(&context) else { return Ok(true) };
         // A look before the leap: most duplicates need not talk to the world again. The claim decides.
         let (consumer, asked) = (self.consumer.clone(), ready.job.clone());
@@ -174,9 +174,15 @@ impl<C: InboxConnection> Engine<C> {
     }
 }
 
-pub(crate) fn context<'a, C>(ready: &'a Ready<C>, attempt: u32, stale: &'a Stale) -> Context<'a> {
+pub(crate) fn context<'a, C>(
+    consumer: &'a str,
+    ready: &'a Ready<C>,
+    attempt: u32,
+    stale: &'a Stale,
+) -> Context<'a> {
     let (incoming, job) = (&ready.task.incoming, &ready.job);
     Context {
+        consumer: Consumer(consumer),
         incoming,
         operation: &job.operation,
         fingerprint: &job.fingerprint,

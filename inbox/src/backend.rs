@@ -24,7 +24,11 @@ macro_rules! inbox_backend {
         /// A database an inbox can live in: `Pg` or `Sqlite`. Sealed; any diesel connection on one of them (a
         /// pooled one too) can be used.
         pub trait InboxBackend:
-            diesel::backend::Backend + sealed::Sealed + crate::rebuild::GenerationBackend + Sized
+            diesel::backend::Backend
+            + sealed::Sealed
+            + crate::rebuild::GenerationBackend
+            + crate::transition::TransitionBackend
+            + Sized
         {
             $(#[doc(hidden)]
             fn $name<C: LoadConnection<Backend = Self>>(conn: &mut C, $($arg: $ty),*) -> QueryResult<$out>;)+

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use message::{Fingerprint, Headers, MessageId, OperationKey, name};
 use transport::{Acknowledge, Delivery};
 
+use crate::Consumer;
 use crate::replay::Replayed;
 use crate::stale::Stale;
 
@@ -68,6 +69,7 @@ impl Incoming {
 /// What a handler is told about the delivery it works on.
 #[derive(Debug)]
 pub struct Context<'a> {
+    pub(crate) consumer: Consumer<'a>,
     pub(crate) incoming: &'a Incoming,
     pub(crate) operation: &'a OperationKey,
     pub(crate) fingerprint: &'a Fingerprint,
@@ -77,6 +79,12 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The consumer that received it.
+    #[must_use]
+    pub const fn consumer(&self) -> Consumer<'_> {
+        self.consumer
+    }
+
     /// The `message_id` property.
     #[must_use]
     pub fn message_id(&self) -> Option<&str> {

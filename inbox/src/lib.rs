@@ -88,6 +88,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`transition`] holds state machines for the entities that events move: what comes twice, late or
+//! early gets a verdict instead of being applied blindly.
+//!
 //! What it does not promise: a handler that calls the world can do so twice ([`Handler::prepare`] says
 //! when), and messages of one ordering key can overtake each other unless the inbox is
 //! [`ordered`](Builder::ordered).
@@ -133,6 +136,7 @@ mod starts;
 mod store;
 pub mod telemetry;
 pub mod testing;
+pub mod transition;
 mod unit;
 mod watch;
 

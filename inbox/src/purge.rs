@@ -91,7 +91,7 @@ impl<C: InboxConnection> Engine<C> {
         let Some(retention) = &self.settings.retention else { return };
         let age = incoming.timestamp.and_then(|made| SystemTime::now().duration_since(made).ok());
         let Some(age) = age.filter(|age| *age > retention.operations) else { return };
-        if ending == Ending::Applied {
+        if matches!(ending, Ending::Applied | Ending::Stale) {
             self.telemetry.beyond_window.increment(1);
             tracing::warn!(
                 consumer = self.consumer,

@@ -1,4 +1,5 @@
-//! Metric names of this crate. All carry the label `consumer`, and none a key, a kind or an id.
+//! Metric names of this crate. Those of deliveries carry the label `consumer`, those of state machines
+//! `machine`; none a key, a kind or an id.
 
 use std::time::Duration;
 
@@ -44,6 +45,17 @@ pub const SUBSCRIPTIONS: &str = "counterfoil_inbox_subscriptions_total";
 pub const SUBSCRIPTIONS_LOST: &str = "counterfoil_inbox_subscriptions_lost_total";
 /// Seconds from receipt to the answer, attempts and pauses included.
 pub const SECONDS: &str = "counterfoil_inbox_receive_to_answer_seconds";
+
+/// Events judged by a state machine; labels `machine` and `verdict`, see
+/// [`Verdict::as_str`](crate::transition::Verdict::as_str). Counted when they are judged: a transaction
+/// that is repeated or rolled back has counted too.
+pub const TRANSITIONS: &str = "counterfoil_inbox_transitions_total";
+
+/// Looked up each time: a machine may be declared before a recorder is installed, and both labels are
+/// static.
+pub(crate) fn transition(machine: &'static str, verdict: &'static str) {
+    counter!(TRANSITIONS, "machine" => machine, "verdict" => verdict).increment(1);
+}
 
 /// Handles kept for the life of an inbox: a lookup by name per delivery costs more than the count.
 pub(crate) struct Telemetry {
@@ -198,6 +210,42 @@ mod tests {
             let name = format!("{DUPLICATES} consumer=billing,kind={kind}");
             let count = series.get(&name).expect("registered before it happens");
             assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), times as u64, "{name}");
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn each_verdict_of_a_machine_counts_in_a_series_of_its_own() {
+        use diesel::{Connection, SqliteConnection};
+
+        use crate::transition::Verdict::{Duplicate, Early, Review, Stale, To};
+        use crate::transition::{Cause, Label, Machine, labels};
+
+        labels! {
+            enum State { Only = "only" }
+            enum Event { A = "to", B = "duplicate", C = "stale", D = "early", E = "review" }
+        }
+        let verdicts = [To(State::Only), Duplicate, Stale, Early, Review];
+        let rules = Event::ALL.iter().zip(verdicts);
+        let rules = rules.map(|(event, verdict)| (State::Only, *event, verdict));
+        let machine = Machine::new("m", State::Only, rules, Review).expect("valid");
+        let mut conn = SqliteConnection::establish(":memory:").expect("opens");
+        migrations::run(&mut conn).expect("migrates");
+
+        let recorded = Recorded::default();
+        with_local_recorder(&recorded, || {
+            for (times, event) in Event::ALL.iter().enumerate() {
+                for _ in 0..=times {
+                    let tx = |tx: &mut _| machine.apply(tx, "e", *event, Cause::unknown());
+                    let _ = conn.immediate_transaction(tx).expect("is judged");
+                }
+            }
+        });
+        let series = recorded.0.lock().expect("no panic");
+        for (times, event) in Event::ALL.iter().enumerate() {
+            let name = format!("{TRANSITIONS} machine=m,verdict={}", event.name());
+            let count = series.get(&name).expect("counted");
+            assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), times as u64 + 1, "{name}");
         }
     }
 }

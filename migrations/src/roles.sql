@@ -23,10 +23,11 @@ $roles$;
 REVOKE ALL ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors,
               {schema}.outbox_holds, {schema}.outbox_audit, {schema}.outbox_replays, {schema}.outbox_pending,
               {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts, {schema}.inbox_audit,
-              {schema}.inbox_generations
+              {schema}.inbox_generations, {schema}.inbox_states, {schema}.inbox_transitions
     FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
 REVOKE ALL ON SEQUENCE {schema}.outbox_messages_seq_seq, {schema}.outbox_audit_id_seq, {schema}.inbox_parked_id_seq,
-                       {schema}.inbox_audit_id_seq, {schema}.outbox_replays_id_seq
+                       {schema}.inbox_audit_id_seq, {schema}.outbox_replays_id_seq,
+                       {schema}.inbox_transitions_id_seq
     FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
 -- Everybody may call a function, unless that is taken back.
 REVOKE ALL ON FUNCTION
@@ -66,12 +67,19 @@ GRANT INSERT (consumer, reason, detail, attempts, digest, message_id, kind, scop
       DELETE
     ON {schema}.inbox_parked TO {consumer};
 GRANT INSERT, UPDATE (starts, started_at), DELETE ON {schema}.inbox_starts TO {consumer};
+-- Its state machines move forward: no entity is forgotten, and no line of the history changes.
+GRANT SELECT ON {schema}.inbox_states, {schema}.inbox_transitions TO {consumer};
+GRANT INSERT (machine, entity, state, version), UPDATE (state, version, changed_at)
+    ON {schema}.inbox_states TO {consumer};
+GRANT INSERT (machine, entity, version, event, from_state, to_state, verdict, consumer, scope, operation, message_id)
+    ON {schema}.inbox_transitions TO {consumer};
 
 -- The operator sees everything, makes and retires cursors, decides about what is held and parked, and can
 -- give rows numbers of this cluster after a restore. Every change leaves a line that cannot be changed.
 GRANT SELECT ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors, {schema}.outbox_holds,
                 {schema}.outbox_audit, {schema}.outbox_replays, {schema}.outbox_pending, {schema}.inbox_operations, {schema}.inbox_parked,
-                {schema}.inbox_starts, {schema}.inbox_audit, {schema}.inbox_generations
+                {schema}.inbox_starts, {schema}.inbox_audit, {schema}.inbox_generations, {schema}.inbox_states,
+                {schema}.inbox_transitions
     TO {admin};
 GRANT SELECT, UPDATE ON SEQUENCE {schema}.outbox_messages_seq_seq TO {admin};
 GRANT INSERT, UPDATE, DELETE ON {schema}.outbox_cursors, {schema}.outbox_holds TO {admin};

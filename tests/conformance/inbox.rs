@@ -15,6 +15,10 @@ mod rebuilt;
 mod retention;
 mod retrying;
 mod swallowed;
+mod transition;
+mod transition_concurrent;
+mod transition_delivered;
+mod transition_own_table;
 
 /// One test per scenario and database. A scenario is an async function over its connection type.
 macro_rules! on_both {

@@ -37,9 +37,9 @@ fn on_postgresql() {
     let mut conn = database.pg();
     migrations::check(&mut conn).expect("current");
     // Down and up again, as a deployment that is taken back.
-    assert_eq!(migrations::revert_all(&mut conn).expect("reverts").len(), 3);
+    assert_eq!(migrations::revert_all(&mut conn).expect("reverts").len(), 5);
     assert!(matches!(migrations::check(&mut conn), Err(migrations::SchemaError::Missing)));
-    assert_eq!(migrations::run(&mut conn).expect("migrates").len(), 3);
+    assert_eq!(migrations::run(&mut conn).expect("migrates").len(), 5);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn on_sqlite() {
     on(&database);
     let mut conn = database.sqlite_pool(1).get::<()>().expect("opens");
     migrations::check(&mut *conn).expect("current");
-    assert_eq!(migrations::revert_all(&mut *conn).expect("reverts").len(), 3);
+    assert_eq!(migrations::revert_all(&mut *conn).expect("reverts").len(), 5);
     assert!(matches!(migrations::check(&mut *conn), Err(migrations::SchemaError::Missing)));
-    assert_eq!(migrations::run(&mut *conn).expect("migrates").len(), 3);
+    assert_eq!(migrations::run(&mut *conn).expect("migrates").len(), 5);
 }

@@ -12,3 +12,4 @@ mod health_and_metrics;
 mod operator_commands;
 mod rebase_as_the_admin;
 mod replay_commands;
+mod the_order_machine_tells_its_story;

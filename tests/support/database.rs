@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use db::Db;
-use diesel::{Connection, PgConnection, RunQueryDsl, SqliteConnection, sql_query};
+use diesel::sql_types::BigInt;
+use diesel::{Connection, PgConnection, QueryableByName, RunQueryDsl, SqliteConnection, sql_query};
 
 use crate::services::database_url;
 
@@ -18,6 +19,12 @@ pub struct Database {
 enum Kind {
     Postgres { name: String },
     Sqlite { dir: std::path::PathBuf },
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
 }
 
 fn unique() -> String {
@@ -68,6 +75,21 @@ impl Database {
     #[must_use]
     pub fn pg(&self) -> PgConnection {
         PgConnection::establish(&self.url).expect("connects")
+    }
+
+    /// Returns when a session of this database is seen to wait for another one's lock. SQLite shows nobody
+    /// its waiters; there this returns at once, and what a test asserts must hold either way.
+    pub fn until_one_waits(&self) {
+        let query = "SELECT count(*) AS n FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        if let Kind::Postgres { .. } = self.kind {
+            let mut conn = self.pg();
+            let mut waiters =
+                || sql_query(query).get_result::<Count>(&mut conn).expect("answers").n;
+            while waiters() == 0 {
+                std::thread::yield_now();
+            }
+        }
     }
 
     /// A pool on PostgreSQL.

@@ -18,6 +18,7 @@ pub mod frames;
 pub mod inbox;
 pub mod ledger;
 pub mod node;
+pub mod orders;
 pub mod pgbouncer;
 pub mod previous;
 pub mod process;

@@ -17,12 +17,15 @@ pub(crate) mod retry;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 mod statement;
+mod transition;
 
 #[cfg(feature = "diesel-async")]
 pub(crate) use operation::FirstValues;
 pub(crate) use operation::{First, Row};
 pub use operation::{Operation, OperationVerdict};
 pub use parked::{Parked, ParkedState};
+pub(crate) use transition::{Move, NewTransition};
+pub use transition::{Standing, Transition};
 
 /// Microseconds since 1970 as a time.
 fn time(micros: i64) -> SystemTime {

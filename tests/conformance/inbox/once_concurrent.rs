@@ -43,40 +43,17 @@ fn second_while_first<C: Store>(database: &Database, commit: bool) -> Outcome<St
             second.write(|tx| apply(tx, "second")).expect("no error")
         }));
         begun.recv().expect("it begins");
-        C::until_one_waits(database);
+        database.until_one_waits();
         if commit { Ok(()) } else { Err(Error::RollbackTransaction) }
     });
     assert_eq!(ended.is_ok(), commit);
     waiting.expect("was started").join().expect("no panic")
 }
 
-/// Whether another session is seen to wait.
-trait Waits {
-    fn until_one_waits(database: &Database);
-}
-
-impl<C: Store> Waits for C {
-    fn until_one_waits(database: &Database) {
-        // SQLite shows nobody its waiters; there the second may also come a moment later, and what is
-        // asserted holds either way.
-        if C::NAME == "postgres" {
-            let mut conn = database.pg();
-            while waiters(&mut conn) == 0 {
-                thread::yield_now();
-            }
-        }
-    }
-}
-
 #[derive(QueryableByName)]
 struct Number {
     #[diesel(sql_type = BigInt)]
     n: i64,
-}
-
-fn waiters(conn: &mut PgConnection) -> i64 {
-    let query = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    diesel::sql_query(query).get_result::<Number>(conn).expect("answers").n
 }
 
 async fn a_duplicate_waits_and_gets_the_first_one_s_result<C: Store>() {

@@ -7,3 +7,4 @@ pub(crate) mod order;
 pub(crate) mod parked;
 pub(crate) mod retention;
 pub(crate) mod retry;
+pub(crate) mod transition;
