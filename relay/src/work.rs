@@ -87,7 +87,8 @@ pub(crate) async fn load<C: LogStore>(db: Db<C>, settings: Arc<Settings>) -> DbR
     .await
 }
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
+#[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;

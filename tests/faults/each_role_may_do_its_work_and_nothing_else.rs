@@ -205,7 +205,7 @@ const ADMIN: Rights = Rights {
         "INSERT INTO outbox_audit (at, actor, action) VALUES (now(), 'a', 'b')",
         "INSERT INTO outbox_audit (role, actor, action) VALUES ('r', 'a', 'b')",
         "UPDATE inbox_operations SET fingerprint = sha256('x')",
-        "UPDATE inbox_operations SET result = 'x'",
+        "UPDATE inbox_operations SET message_id = 'x'",
         "UPDATE inbox_states SET state = 'x'",
         "DELETE FROM inbox_transitions",
         "UPDATE counterfoil_schema SET name = 'x'",

@@ -37,9 +37,10 @@ fn on_postgresql() {
     let mut conn = database.pg();
     migrations::check(&mut conn).expect("current");
     // Down and up again, as a deployment that is taken back.
-    assert_eq!(migrations::revert_all(&mut conn).expect("reverts").len(), 5);
+    let all = migrations::applied(&mut conn).expect("stamped").len();
+    assert_eq!(migrations::revert_all(&mut conn).expect("reverts").len(), all);
     assert!(matches!(migrations::check(&mut conn), Err(migrations::SchemaError::Missing)));
-    assert_eq!(migrations::run(&mut conn).expect("migrates").len(), 5);
+    assert_eq!(migrations::run(&mut conn).expect("migrates").len(), all);
 }
 
 #[test]
@@ -48,7 +49,8 @@ fn on_sqlite() {
     on(&database);
     let mut conn = database.sqlite_pool(1).get::<()>().expect("opens");
     migrations::check(&mut *conn).expect("current");
-    assert_eq!(migrations::revert_all(&mut *conn).expect("reverts").len(), 5);
+    let all = migrations::applied(&mut *conn).expect("stamped").len();
+    assert_eq!(migrations::revert_all(&mut *conn).expect("reverts").len(), all);
     assert!(matches!(migrations::check(&mut *conn), Err(migrations::SchemaError::Missing)));
-    assert_eq!(migrations::run(&mut *conn).expect("migrates").len(), 5);
+    assert_eq!(migrations::run(&mut *conn).expect("migrates").len(), all);
 }
