@@ -157,6 +157,26 @@ impl Fixture {
         self.execute("TRUNCATE outbox_messages")
     }
 
+    /// Fills the inbox with operations, in no order of their keys.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn fill_operations(&self, count: u64) -> Result<()> {
+        // With the indexes in place each row would be sorted into two of them.
+        self.execute(&format!(
+            "ALTER TABLE inbox_operations DROP CONSTRAINT inbox_operations_pkey;
+             DROP INDEX inbox_operations_age;
+             INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, message_id, result, applied_at, finished_at)
+             SELECT 'bench', 'bench.message', 'pay_' || left(md5(n::text), 16) || n, sha256(n::text::bytea),
+                    gen_random_uuid()::text, NULL, now() - n * interval '1 millisecond', now()
+             FROM generate_series(1, {count}) n;
+             ALTER TABLE inbox_operations ADD PRIMARY KEY (consumer, scope, operation);
+             CREATE INDEX inbox_operations_age ON inbox_operations (consumer, applied_at)"
+        ))?;
+        self.execute("VACUUM ANALYZE inbox_operations")?;
+        self.execute("CHECKPOINT")
+    }
+
     /// Moves the cursor past everything committed, as if a relay had published it.
     ///
     /// # Errors

@@ -114,8 +114,7 @@ mod tests {
     use super::*;
 
     fn after(kind: FaultKind, attempts: u32, age: u64) -> (Reason, Next, u32) {
-        let mut settings = Settings::default();
-        settings.max_attempts = 3;
+        let settings = Settings { max_attempts: 3, ..Settings::default() };
         let parking = settings.parking(Fault::new(kind, "why"), attempts, Duration::from_secs(age));
         assert_eq!(parking.detail, "why");
         (parking.reason, parking.next, parking.attempts)

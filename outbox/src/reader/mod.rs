@@ -80,6 +80,7 @@ mod wake;
 
 pub use entry::{Chunk, Entry, ReadLimit};
 pub use filter::Filter;
+#[cfg(feature = "sqlite")]
 pub(crate) use hold::Stored;
 pub use hold::{Due, Held, Hold, HoldReason, HoldResult};
 pub use lease::{Advance, Claim, Foreign, Lease, Settled};

@@ -46,7 +46,7 @@ async fn a_batch_commits_whole_before_its_answer<C: Store>() {
     assert_eq!(running.endings(MESSAGES).await, [Ending::Applied; MESSAGES]);
     assert!(numbers.iter().all(|number| feed.answer(*number) == Some(Answer::Ack)));
     // The receiver hands on as they come, so the first batch may be smaller than what waits.
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock().unwrap().clone();
     assert!(seen.iter().all(|(number, credits)| *credits > *number as usize));
     assert!(seen.iter().any(|(number, credits)| *credits > *number as usize + 1), "{seen:?}");
     let conn = &mut C::connection(&database);

@@ -163,7 +163,11 @@ async fn moves_to_the_same_state_are_counted_one_by_one<C: Store>() {
     let tick = |tx: &mut C| {
         counter.apply(tx, "c1", Tick::Tick, Cause::unknown()).map(drop).expect("judged");
     };
-    C::connection(&database).write(|tx| Ok::<_, Error>(tick(tx))).expect("commits");
+    let ticked = C::connection(&database).write(|tx| {
+        tick(tx);
+        Ok::<_, Error>(())
+    });
+    ticked.expect("commits");
     second_while_first::<C, _>(&database, true, tick, tick);
     let history = transition::history(&mut C::connection(&database), "counter", "c1", 0, 100);
     let versions: Vec<_> = history.expect("reads").iter().map(|line| line.version).collect();
