@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod readers;
 pub mod recorded;
 pub mod relays;
+pub mod rights;
 pub mod roles;
 pub mod services;
 pub mod stream;

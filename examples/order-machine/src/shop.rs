@@ -31,7 +31,7 @@ pub(crate) struct Shop {
 impl Shop {
     pub(crate) async fn open(path: &str) -> Result<Self> {
         let db = Db::<SqliteConnection>::connect(path, db::Settings::default()).await?;
-        db.call(|conn| migrations::run(conn)).await?;
+        db.call(migrations::run).await?;
         db.call(|conn| {
             diesel::sql_query("CREATE TABLE balance (cents BIGINT NOT NULL)").execute(conn)
         })

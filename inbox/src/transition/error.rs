@@ -86,12 +86,7 @@ pub enum TransitionError {
 
 impl From<Error> for TransitionError {
     fn from(error: Error) -> Self {
-        let missing = matches!(&error, Error::DatabaseError(_, info)
-        if ["inbox_states", "inbox_transitions"].iter().any(|table| {
-            let text = info.message();
-            text.contains(&format!("\"{table}\" does not exist"))
-                || text.contains(&format!("no such table: {table}"))
-        }));
+        let missing = crate::error::lacks_transitions(&error);
         if missing { Self::MissingTable(error) } else { Self::Database(error) }
     }
 }
