@@ -64,30 +64,29 @@ async fn switched_over() {
         ],
         &env,
     );
-    let mut inbox = Running::start(projecting(&database, &corner, &history, next));
+    let inbox = Running::start(projecting(&database, &corner, &history, next));
     assert!(replay.finish().success(), "{}", replay.output);
     let replayed = conn.replay(1).expect("recorded");
     assert_eq!((replayed.state, replayed.sent), (ReplayState::Done, replayed.total));
-    // A queue that hands out its last messages looks empty too: what counts is what it has once its
-    // consumer has stopped, and given back what it held.
-    loop {
-        empty(&corner, &history).await;
-        inbox.stop().await;
-        if corner.depth(&history).await == 0 {
-            break;
-        }
-        inbox = Running::start(projecting(&database, &corner, &history, next));
-    }
-    assert!(total(&mut conn, 2) >= i64::try_from(replayed.sent).expect("fits"));
+    // Not when no message is ready: the last ones are handed out and unanswered then, and given back by a
+    // consumer that stops.
+    let sent = i64::try_from(replayed.sent).expect("fits");
+    support::eventually("the history is applied", async || operations(&mut conn, &own) >= sent)
+        .await;
+    inbox.stop().await;
     // What came meanwhile waits here, with an end of the history in front of it, as duplicates.
     assert!(corner.depth(&anew).await > 0);
     let inbox = Running::start(projecting(&database, &corner, &anew, next));
+    support::eventually("what is live is projected", async || total(&mut conn, 2) > sent + 50)
+        .await;
+    // Two consumers and a database on a small machine cannot keep up with the load for ever.
+    let mut ledger = load.finish();
     empty(&corner, &anew).await;
     rebuild::caught_up(&mut conn, SEARCH, next, BY).expect("has everything");
     rebuild::switch(&mut conn, SEARCH, next, BY).expect("switches");
     assert_eq!(rebuild::active(&mut conn, SEARCH).expect("reads"), next);
 
-    let ledger = load.finish();
+    ledger.produce(&mut conn, &exchange, KEYS, 100);
     let committed = ledger.len() as i64;
     for generation in [1, 2] {
         support::eventually("everything committed is projected", async || {

@@ -18,7 +18,7 @@ use crate::output::say;
 #[derive(Subcommand, Debug)]
 pub(crate) enum Replay {
     /// Send a part of the kept history to one consumer's queue, and stay until it is sent.
-    Start(Start),
+    Start(Box<Start>),
     /// Go on with a replay that was interrupted or failed, from where it stands.
     Resume(Resume),
     /// Give a replay up for good. Whoever works on it stops behind the batch in flight.
