@@ -41,7 +41,7 @@ async fn switched_over() {
     relay.wait_for("relaying");
     let old = Running::start(projecting(&database, &corner, &live, 1));
     let load = Load::start(database.pg(), &exchange, KEYS);
-    support::eventually("there is history", async || total(&mut conn, 1) > 500).await;
+    support::eventually("there is history", async || total(&mut conn, 1) > 200).await;
 
     let next = rebuild::begin(&mut conn, SEARCH, BY).expect("begins");
     let (anew, history) = (corner.queue("anew").await, corner.queue("history").await);
@@ -77,7 +77,7 @@ async fn switched_over() {
     // What came meanwhile waits here, with an end of the history in front of it, as duplicates.
     assert!(corner.depth(&anew).await > 0);
     let inbox = Running::start(projecting(&database, &corner, &anew, next));
-    support::eventually("what is live is projected", async || total(&mut conn, 2) > sent + 50)
+    support::eventually("what is live is projected", async || total(&mut conn, 2) > sent + 20)
         .await;
     // Two consumers and a database on a small machine cannot keep up with the load for ever.
     let mut ledger = load.finish();
