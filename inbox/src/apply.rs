@@ -116,16 +116,19 @@ impl<C: InboxConnection> Engine<C> {
 
     /// An ordered consumer's delivery that has to wait for an earlier one of its key.
     fn behind(&self, tx: &mut C, ready: &Ready<C>) -> Result<Option<Verdict>, Abort> {
+        let Some(head) = self.head(tx, ready)? else { return Ok(None) };
+        let detail = format!("waits behind parked message {head}");
+        let parking = Parking { reason: Reason::Behind, detail, next: Next::Behind, attempts: 0 };
+        self.park_in(tx, ready, &parking).map(Some)
+    }
+
+    /// What an ordered consumer's delivery has to wait for.
+    pub(crate) fn head(&self, conn: &mut C, ready: &Ready<C>) -> Result<Option<i64>, Error> {
         let (true, None, Some(key)) = (self.settings.ordered, ready.task.lease, ready.key()) else {
             return Ok(None);
         };
         let skip = self.settings.skip_reviewed;
-        let Some(head) = C::Backend::head_of_key(tx, Consumer(&self.consumer), key, skip)? else {
-            return Ok(None);
-        };
-        let detail = format!("waits behind parked message {head}");
-        let parking = Parking { reason: Reason::Behind, detail, next: Next::Behind, attempts: 0 };
-        self.park_in(tx, ready, &parking).map(Some)
+        C::Backend::head_of_key(conn, Consumer(&self.consumer), key, skip)
     }
 
     /// Takes a message that has come to its end out of the inbox's own books.

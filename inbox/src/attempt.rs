@@ -100,22 +100,24 @@ impl<C: InboxConnection> Engine<C> {
     }
 
     /// Whether `apply` can run; false where the operation took effect before and it need not.
-    async fn prepare(&self, ready: &Ready<C>, attempt: u32) -> Result<bool, Step> {
+    async fn prepare(self: &Arc<Self>, ready: &Ready<C>, attempt: u32) -> Result<bool, Step> {
         let stale = Stale::default();
         let context = context(&self.consumer, ready, attempt, &stale);
         let Some(preparing) = ready.job.work.prepare(&context) else { return Ok(true) };
-        // A look before the leap: most duplicates need not talk to the world again. The claim decides.
-        let (consumer, asked) = (self.consumer.clone(), ready.job.clone());
-        let known = self
-            .db
-            .call(move |conn| C::Backend::operation(conn, Consumer(&consumer), &asked.operation))
-            .await;
-        match known {
-            Ok(Some(_)) => return Ok(false),
-            Ok(None) => {}
-            Err(error) => return Err(Step::Wait(error.to_string())),
-        }
+        // A look before the leap: most duplicates need not talk to the world again, nor what has to wait behind
+        // a parked message of its key. The claim decides.
         let limit = self.settings.handler_deadline;
+        let (engine, asked) = (self.clone(), ready.clone());
+        let known = self.db.call_within(limit, move |conn| {
+            let consumer = Consumer(&engine.consumer);
+            let known = C::Backend::operation(conn, consumer, &asked.job.operation)?;
+            Ok(known.is_some() || engine.head(conn, &asked)?.is_some())
+        });
+        match known.await {
+            Ok(true) => return Ok(false),
+            Ok(false) => {}
+            Err::<_, CallError<Error>>(error) => return Err(Step::Wait(error.to_string())),
+        }
         match timeout(limit, AssertUnwindSafe(preparing).catch_unwind()).await {
             Ok(Ok(Ok(()))) => Ok(true),
             Ok(Ok(Err(failure))) => Err(match of_failure(failure) {

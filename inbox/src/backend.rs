@@ -74,8 +74,11 @@ inbox_backend! {
     fn take_due(consumer: Consumer<'_>, lease: i64, limit: i64) -> Vec<Due> = retry;
     fn resolve(lease: &Lease) -> bool = retry;
     fn put_back(lease: &Lease, parking: &Parking) -> bool = retry;
-    fn untake(lease: &Lease) -> () = retry;
-    fn start(consumer: Consumer<'_>, digest: &[u8]) -> Start = retry;
+    fn begin(lease: &Lease, length: i64) -> bool = retry;
+    fn renew(lease: &Lease, length: i64) -> bool = retry;
+    fn untake(lease: &Lease, begun: bool, pause: i64) -> () = retry;
+    fn look(consumer: Consumer<'_>, digest: &[u8]) -> Start = retry;
+    fn start(consumer: Consumer<'_>, digest: &[u8]) -> () = retry;
     fn finish(consumer: Consumer<'_>, digest: &[u8]) -> () = retry;
     fn pass_time(consumer: Consumer<'_>, time: i64) -> () = retry;
     fn head_of_key(consumer: Consumer<'_>, key: &str, skip: bool) -> Option<i64> = order;

@@ -26,6 +26,10 @@ impl<C: InboxConnection> Engine<C> {
     pub(crate) async fn settle_all(self: &Arc<Self>, units: Vec<Unit<C>>) {
         let mut group = Group::default();
         for unit in units {
+            // What has not begun goes back with its subscription.
+            if self.stop.is_cancelled() {
+                break;
+            }
             match self.groupable(&unit) {
                 Some(ready) => {
                     if !group.operations.insert(ready.job.operation.clone()) {
@@ -40,7 +44,9 @@ impl<C: InboxConnection> Engine<C> {
                 }
             }
         }
-        self.settle_group(group).await;
+        if !self.stop.is_cancelled() {
+            self.settle_group(group).await;
+        }
     }
 
     /// What needs more than the one transaction goes alone, and what may kill the process: its neighbours
@@ -80,17 +86,22 @@ impl<C: InboxConnection> Engine<C> {
                     }
                 }
                 self.answer_all(together).await;
-                for unit in alone {
-                    self.settle(unit).await;
-                }
+                self.settle_each(alone).await;
             }
             Err(reason) => {
                 self.telemetry.batches_undone.increment(1);
                 tracing::debug!(consumer = self.consumer, reason, "a batch was undone");
-                for unit in units {
-                    self.settle(unit).await;
-                }
+                self.settle_each(units).await;
             }
+        }
+    }
+
+    async fn settle_each(self: &Arc<Self>, units: impl IntoIterator<Item = Unit<C>>) {
+        for unit in units {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            self.settle(unit).await;
         }
     }
 

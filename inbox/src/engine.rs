@@ -1,7 +1,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use db::Db;
 use tokio::select;
@@ -17,7 +17,7 @@ use crate::parking::{Next, Parking};
 use crate::replay::Replayed;
 use crate::route::{Job, Refusal, Routes};
 use crate::telemetry::Telemetry;
-use crate::unit::{Ready, Task, Unit};
+use crate::unit::{Ready, Reply, Task, Unit};
 use crate::watch::Watch;
 use crate::{Consumer, Settings};
 
@@ -37,6 +37,13 @@ pub(crate) struct Engine<C: InboxConnection> {
     observer: Option<Observer>,
 }
 
+/// How one attempt under guard went.
+enum Tried<C> {
+    Step(Step, Option<Ready<C>>),
+    /// It may not run, or cannot be decoded.
+    Refused(Refusal, Option<Ready<C>>),
+}
+
 /// How long a message has been waiting for the database without an answer.
 #[derive(Default)]
 pub(crate) struct Patience {
@@ -44,8 +51,8 @@ pub(crate) struct Patience {
     waits: u32,
 }
 
-/// Starts without an end after which a message is begun with nothing beside it. One can be bad luck,
-/// the company of the message that did it.
+/// From this start on a message is begun with nothing beside it. One without an end can be bad luck, the
+/// company of the message that did it.
 const SUSPICIOUS: u32 = 2;
 
 impl<C: InboxConnection> Engine<C> {
@@ -94,32 +101,44 @@ impl<C: InboxConnection> Engine<C> {
         if unit.is_lost() {
             return;
         }
-        let task = unit.task.clone();
+        let Unit { task, received, reply, room } = unit;
         let end = self.conclude(&task).await;
-        let answered = match unit.reply {
+        let answered = match reply {
             None => true,
-            Some(reply) => {
-                let answered = match end.ending {
-                    Ending::Unsettled => reply.acker.requeue().await,
-                    // Unanswered, it goes back with the subscription: in order with what was not begun.
-                    Ending::Released => Ok(()),
-                    Ending::Applied
-                    | Ending::Stale
-                    | Ending::Duplicate
-                    | Ending::Parked(_)
-                    | Ending::Overtaken => reply.acker.ack().await,
-                };
-                if end.ending != Ending::Released {
-                    reply.ticket.answered();
-                }
-                if let Err(error) = &answered {
-                    self.telemetry.answers_lost.increment(1);
-                    tracing::debug!(consumer = self.consumer, reason = %error, "the answer was lost");
-                }
-                answered.is_ok()
-            }
+            Some(reply) => self.answer(reply, end.ending).await,
         };
-        self.tell(&task, end, answered, unit.received);
+        self.tell(&task, end, answered, received);
+        drop(room);
+        if task.lease.is_some() && self.settings.ordered {
+            // What waited behind it may be due now.
+            self.alarm.set(Duration::ZERO);
+        }
+    }
+
+    async fn answer(&self, reply: Reply, ending: Ending) -> bool {
+        let Reply { acker, ticket, lost } = reply;
+        let answered = match ending {
+            // Given back alone it would come again after what came after it. With its subscription all goes
+            // back, in place.
+            Ending::Unsettled if self.settings.ordered => {
+                lost.cancel();
+                return false;
+            }
+            Ending::Unsettled => acker.requeue().await,
+            // Unanswered, it goes back with the subscription: in order with what was not begun.
+            Ending::Released => return true,
+            Ending::Applied
+            | Ending::Stale
+            | Ending::Duplicate
+            | Ending::Parked(_)
+            | Ending::Overtaken => acker.ack().await,
+        };
+        ticket.answered();
+        if let Err(error) = &answered {
+            self.telemetry.answers_lost.increment(1);
+            tracing::debug!(consumer = self.consumer, reason = %error, "the answer was lost");
+        }
+        answered.is_ok()
     }
 
     /// Counts an ending and tells the observer.
@@ -128,37 +147,34 @@ impl<C: InboxConnection> Engine<C> {
         self.telemetry.ended(end, retried, received.elapsed());
         self.watch.ended(end.ending, end.duplicate);
         self.warn_beyond_window(&task.incoming, end.ending);
-        if let Some(observer) = &self.observer {
-            let job = self.decoded(task).as_ref();
-            observer(&Ended {
-                message_id: task.incoming.message_id.as_deref(),
-                kind: task.incoming.kind.as_deref(),
-                operation: job.ok().map(|job| &job.operation),
-                ending: end.ending,
-                duplicate: end.duplicate,
-                attempts: end.attempts,
-                retried,
-                answered,
-            });
+        let Some(observer) = &self.observer else { return };
+        let ended = Ended {
+            message_id: task.incoming.message_id.as_deref(),
+            kind: task.incoming.kind.as_deref(),
+            operation: task.if_decoded().map(|job| &job.operation),
+            ending: end.ending,
+            duplicate: end.duplicate,
+            attempts: end.attempts,
+            retried,
+            answered,
+        };
+        // The user's code: what is in work beside this message must not go with it.
+        if catch_unwind(AssertUnwindSafe(|| observer(&ended))).is_err() {
+            self.telemetry.panics.increment(1);
+            tracing::error!(consumer = self.consumer, "an observer panicked");
         }
     }
 
     async fn conclude(self: &Arc<Self>, task: &Arc<Task<C>>) -> End {
         let mut patience = Patience::default();
-        let starts = match self.start(task, &mut patience).await {
-            Ok(starts) => starts,
+        let end = match self.starts(task, &mut patience).await {
             Err(ending) => return End::of(ending, task.attempts()),
-        };
-        let end = if starts > self.settings.crash_limit {
-            let detail = format!("begun {} times without ever coming to an end", starts - 1);
-            let parking = Parking::for_review(Reason::Crashed, detail, task.attempts());
-            End::of(self.park(task, None, parking, &mut patience).await, task.attempts())
-        } else if starts >= SUSPICIOUS {
-            let _alone = self.quarantine.write().await;
-            self.work(task, &mut patience).await
-        } else {
-            let _shared = self.quarantine.read().await;
-            self.work(task, &mut patience).await
+            Ok(starts) if starts >= self.settings.crash_limit => {
+                let detail = format!("begun {starts} times without ever coming to an end");
+                let parking = Parking::for_review(Reason::Crashed, detail, task.attempts());
+                End::of(self.park(task, None, parking, &mut patience).await, task.attempts())
+            }
+            Ok(starts) => self.work(task, starts + 1 >= SUSPICIOUS, &mut patience).await,
         };
         if matches!(end.ending, Ending::Released | Ending::Unsettled) {
             self.unstart(task).await;
@@ -166,33 +182,39 @@ impl<C: InboxConnection> Engine<C> {
         end
     }
 
-    async fn work(self: &Arc<Self>, task: &Arc<Task<C>>, patience: &mut Patience) -> End {
-        let mut attempts = task.attempts();
-        let ready = match self.admitted(task) {
-            Ok(ready) => ready,
-            Err(refusal) => {
-                let parking = Parking::for_review(refusal.reason, refusal.detail, attempts);
-                return End::of(self.park(task, None, parking, patience).await, attempts);
-            }
-        };
+    async fn work(
+        self: &Arc<Self>,
+        task: &Arc<Task<C>>,
+        alone: bool,
+        patience: &mut Patience,
+    ) -> End {
+        let attempts = task.attempts();
         loop {
-            let step = self.attempt(&ready, attempts + 1).await;
-            if !matches!(step, Step::Wait(_)) {
+            let tried = self.guarded(task, alone).await;
+            if !matches!(tried, Tried::Step(Step::Wait(_), _)) {
                 *patience = Patience::default();
             }
-            match step {
-                Step::Committed(verdict) => {
-                    return self.committed(task, verdict);
-                }
-                Step::Overtaken => return End::of(Ending::Overtaken, attempts),
-                Step::Fault(fault) => {
-                    let age = task.lease.map_or_else(Default::default, |lease| lease.age);
-                    let parking = self.settings.parking(fault, attempts + 1, age);
-                    attempts = parking.attempts;
-                    let ending = self.park(task, Some(&ready), parking, patience).await;
+            match tried {
+                Tried::Refused(refusal, ready) => {
+                    let parking = Parking::for_review(refusal.reason, refusal.detail, attempts);
+                    let ending = self.park(task, ready.as_ref(), parking, patience).await;
                     return End::of(ending, attempts);
                 }
-                Step::Wait(reason) => {
+                Tried::Step(Step::Committed(verdict), _) => return self.committed(task, verdict),
+                Tried::Step(Step::Overtaken, _) => return End::of(Ending::Overtaken, attempts),
+                Tried::Step(Step::Fault(fault), ready) => {
+                    let early_for = task.lease.map_or(Duration::ZERO, |lease| lease.early_for);
+                    let parking = self.settings.parking(fault, attempts + 1, early_for);
+                    let attempts = parking.attempts;
+                    let ending = self.park(task, ready.as_ref(), parking, patience).await;
+                    return End::of(ending, attempts);
+                }
+                // A parked one can wait where it is, and keeps no worker from its work.
+                Tried::Step(Step::Wait(reason), _) if task.lease.is_some() => {
+                    tracing::debug!(consumer = self.consumer, reason, "put a parked message off");
+                    return End::of(Ending::Unsettled, attempts);
+                }
+                Tried::Step(Step::Wait(reason), _) => {
                     if let Some(ending) = self.wait(patience, &reason).await {
                         return End::of(ending, attempts);
                     }
@@ -201,26 +223,53 @@ impl<C: InboxConnection> Engine<C> {
         }
     }
 
+    /// One attempt, with nothing beside it if it is suspected of killing its process. The place is given up
+    /// before any wait.
+    async fn guarded(self: &Arc<Self>, task: &Arc<Task<C>>, alone: bool) -> Tried<C> {
+        let (_alone, _shared);
+        if alone {
+            _alone = self.quarantine.write().await;
+        } else {
+            _shared = self.quarantine.read().await;
+        }
+        match self.begin(task).await {
+            Ok(true) => {}
+            Ok(false) => return Tried::Step(Step::Overtaken, None),
+            Err(reason) => return Tried::Step(Step::Wait(reason), None),
+        }
+        let ready = match self.admitted(task) {
+            Ok(ready) => ready,
+            Err((refusal, ready)) => return Tried::Refused(refusal, ready),
+        };
+        let step = self.under_lease(task, self.attempt(&ready, task.attempts() + 1)).await;
+        Tried::Step(step, Some(ready))
+    }
+
     /// Decoded, and allowed to run.
-    pub(crate) fn admitted(&self, task: &Arc<Task<C>>) -> Result<Ready<C>, Refusal> {
+    pub(crate) fn admitted(
+        &self,
+        task: &Arc<Task<C>>,
+    ) -> Result<Ready<C>, (Refusal, Option<Ready<C>>)> {
         let job = match self.decoded(task) {
             Ok(job) => job.clone(),
-            Err(Refusal { reason, detail }) => return Err(Refusal::new(*reason, detail.clone())),
+            Err(Refusal { reason, detail }) => {
+                return Err((Refusal::new(*reason, detail.clone()), None));
+            }
         };
-        // Nothing but an operator's decision makes a refused one due again.
-        let decided = task.lease.is_some_and(|lease| lease.reason == Reason::ReplayRefused);
+        let ready = Ready { task: task.clone(), job };
+        let decided = task.lease.is_some_and(|lease| lease.forced);
         match Replayed::of(&task.incoming) {
             Some(replayed)
-                if !decided && !replayed.may_run(Consumer(&self.consumer), job.on_replay) =>
+                if !decided && !replayed.may_run(Consumer(&self.consumer), ready.job.on_replay) =>
             {
                 let detail = format!(
                     "replay {} reached a handler with side effects and was not forced for consumer {}",
                     replayed.id(),
                     self.consumer
                 );
-                Err(Refusal::new(Reason::ReplayRefused, detail))
+                Err((Refusal::new(Reason::ReplayRefused, detail), Some(ready)))
             }
-            _ => Ok(Ready { task: task.clone(), job }),
+            _ => Ok(ready),
         }
     }
 
@@ -250,7 +299,7 @@ impl<C: InboxConnection> Engine<C> {
         loop {
             let (engine, message, words) = (self.clone(), task.clone(), parking.clone());
             let ready = ready.cloned();
-            let parked = self.db.call(move |conn| {
+            let parked = self.db.call_within(self.settings.handler_deadline, move |conn| {
                 conn.write(|tx| engine.park_task(tx, &message, ready.as_ref(), &words))
             });
             let error = match parked.await {

@@ -4,6 +4,8 @@ use db::{Class, classify};
 use diesel::result::Error;
 use message::InvalidMessage;
 
+use crate::store::missing;
+
 /// Why an operation could neither be applied nor told to be a duplicate. Roll the transaction back.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -52,23 +54,9 @@ pub enum OnceError {
 
 impl From<Error> for OnceError {
     fn from(error: Error) -> Self {
-        let missing = lacks(&error, &["inbox_operations"]);
+        let missing = missing::operations(&error);
         if missing { Self::MissingTable(error) } else { Self::Database(error) }
     }
-}
-
-/// Whether a table of state machines is missing.
-pub(crate) fn lacks_transitions(error: &Error) -> bool {
-    lacks(error, &["inbox_states", "inbox_transitions"])
-}
-
-fn lacks(error: &Error, tables: &[&str]) -> bool {
-    let Error::DatabaseError(_, info) = error else { return false };
-    let text = info.message();
-    tables.iter().any(|table| {
-        text.contains(&format!("\"{table}\" does not exist"))
-            || text.contains(&format!("no such table: {table}"))
-    })
 }
 
 /// Lets a business transaction whose error is diesel's use `once` as it is. The text is kept.

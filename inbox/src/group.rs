@@ -45,17 +45,21 @@ impl<C: InboxConnection> Engine<C> {
         let free = |ready: &Ready<C>| !ready.key().is_some_and(|key| blocked.contains(key));
         let ours = self.claim_all(tx, group.iter().filter(|ready| free(ready)))?;
         let mut results = Vec::with_capacity(ours.len());
-        let mut verdicts = Vec::with_capacity(group.len());
-        for ready in group {
-            if !free(ready) {
-                verdicts.push(None);
-            } else if ours.contains(&key_of(ready)) {
+        let mut verdicts = vec![None; group.len()];
+        let mut repeats = Vec::new();
+        for (at, ready) in group.iter().enumerate().filter(|(_, ready)| free(ready)) {
+            if ours.contains(&key_of(ready)) {
                 let (verdict, result) = self.apply_claimed(tx, ready)?;
                 results.push(result);
-                verdicts.push(Some(verdict));
+                verdicts[at] = Some(verdict);
             } else {
-                verdicts.push(Some(self.answer_repeat(tx, ready)?));
+                repeats.push((key_of(ready), at));
             }
+        }
+        // In the order of their keys, as they are claimed: two batches must not wait for each other.
+        repeats.sort();
+        for (_, at) in repeats {
+            verdicts[at] = Some(self.answer_repeat(tx, &group[at])?);
         }
         if !results.is_empty() {
             let json = serde_json::to_string(&results).map_err(OnceError::UnwritableResult)?;

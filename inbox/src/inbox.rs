@@ -198,13 +198,21 @@ impl<C: InboxConnection> Receiving<C> {
     async fn receive(&mut self, subscription: &mut dyn Subscription) -> Unavailable {
         let (among, lost) = (Arc::new(Outstanding::default()), CancellationToken::new());
         let error = loop {
-            match subscription.receive().await {
+            let received = select! {
+                biased;
+                () = lost.cancelled() => {
+                    let source = "a message could not be settled, and nothing may overtake it".into();
+                    break Unavailable::Lost { source };
+                }
+                received = subscription.receive() => received,
+            };
+            match received {
                 Ok(delivery) => {
                     // Not at subscribing: a queue that lets us subscribe and ends us at once would
                     // otherwise be asked without a pause.
                     self.failures = 0;
                     let unit = Unit::delivered(delivery, among.ticket(), lost.clone());
-                    self.lanes.hand_on(&self.engine, unit);
+                    self.lanes.hand_on(&self.engine, unit).await;
                 }
                 Err(error) => break error,
             }

@@ -6,8 +6,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::builder::InboxConnection;
-use crate::engine::Engine;
-use crate::unit::Unit;
+use crate::engine::{Engine, Patience};
+use crate::unit::{Task, Unit};
 
 type Queue<C> = Arc<Mutex<mpsc::UnboundedReceiver<Unit<C>>>>;
 
@@ -36,23 +36,33 @@ impl<C: InboxConnection> Lanes<C> {
     }
 
     /// Puts a message in line.
-    pub(crate) fn hand_on(&self, engine: &Engine<C>, unit: Unit<C>) {
-        let line = if self.lines.len() > 1 { self.line(engine, &unit) } else { 0 };
+    pub(crate) async fn hand_on(&self, engine: &Arc<Engine<C>>, unit: Unit<C>) {
+        let line = if self.lines.len() > 1 { self.line(engine, &unit.task).await } else { 0 };
         // Refused only after the workers have ended: it goes back unanswered.
         let _ = self.lines[line].send(unit);
     }
 
-    fn line(&self, engine: &Engine<C>, unit: &Unit<C>) -> usize {
+    async fn line(&self, engine: &Arc<Engine<C>>, task: &Arc<Task<C>>) -> usize {
         let mut hasher = self.hasher.build_hasher();
-        let named = unit.task.key();
-        let from_event = || engine.decoded(&unit.task).as_ref().ok()?.ordering_key.as_deref();
-        match named.or_else(from_event) {
+        if task.key().is_none() && !may_be_decoded(engine, task).await {
+            return 0;
+        }
+        let from_event = || engine.decoded(task).as_ref().ok()?.ordering_key.as_deref();
+        match task.key().or_else(from_event) {
             Some(key) => hasher.write(key.as_bytes()),
             // In no order: anywhere.
             None => hasher.write_u64(fastrand::u64(..)),
         }
         usize::try_from(hasher.finish() % self.lines.len() as u64).unwrap_or(0)
     }
+}
+
+/// Decoding is the user's code, and can be what kills the process: the start of a redelivered message goes
+/// on record before it, and one that has been begun too often is not decoded any more.
+async fn may_be_decoded<C: InboxConnection>(engine: &Arc<Engine<C>>, task: &Arc<Task<C>>) -> bool {
+    let starts = engine.starts(task, &mut Patience::default()).await;
+    let Ok(starts) = starts else { return false };
+    starts < engine.settings.crash_limit && matches!(engine.begin(task).await, Ok(true))
 }
 
 /// What waits, up to so many, and at least one: nothing waits for company. None once nothing can come any

@@ -12,11 +12,10 @@ use crate::builder::InboxConnection;
 use crate::engine::Engine;
 use crate::lanes::Lanes;
 use crate::parking::micros;
+use crate::starts::LEASE;
 use crate::store::retry::Due;
 use crate::unit::Unit;
 
-/// How long after a lease's own work it ends: the transaction's deadline is counted from later on.
-const GRACE: Duration = Duration::from_secs(30);
 /// Every so many looks what waits behind nothing is made due: a head that went by other means than the
 /// inbox's or an operator's command told nobody.
 const SWEEP_EVERY: u64 = 64;
@@ -116,19 +115,23 @@ impl<C: InboxConnection> Lot<C> {
         let sweep = self.looks.is_multiple_of(SWEEP_EVERY);
         self.looks += 1;
         let engine = self.engine.clone();
-        let lease =
-            micros(engine.settings.handler_deadline.saturating_mul(2).saturating_add(GRACE));
-        let taken = self.engine.db.call(move |conn| {
-            conn.write(|tx| {
-                let consumer = Consumer(&engine.consumer);
-                if sweep && engine.settings.ordered {
-                    C::Backend::promote_all(tx, consumer, engine.settings.skip_reviewed)?;
-                } else if sweep {
-                    C::Backend::disband(tx, consumer)?;
-                }
-                C::Backend::take_due(tx, consumer, lease, i64::try_from(limit).unwrap_or(i64::MAX))
-            })
-        });
+        let taken =
+            self.engine.db.call_within(self.engine.settings.handler_deadline, move |conn| {
+                conn.write(|tx| {
+                    let consumer = Consumer(&engine.consumer);
+                    if sweep && engine.settings.ordered {
+                        C::Backend::promote_all(tx, consumer, engine.settings.skip_reviewed)?;
+                    } else if sweep {
+                        C::Backend::disband(tx, consumer)?;
+                    }
+                    C::Backend::take_due(
+                        tx,
+                        consumer,
+                        micros(LEASE),
+                        i64::try_from(limit).unwrap_or(i64::MAX),
+                    )
+                })
+            });
         let mut due: Vec<Due> =
             taken.await.map_err(|error: CallError<diesel::result::Error>| error.to_string())?;
         let more = due.len() >= limit;
@@ -137,7 +140,7 @@ impl<C: InboxConnection> Lot<C> {
             let permit = self.room.clone().acquire_owned().await.ok();
             let mut unit = Unit::due(due);
             unit.room = permit;
-            self.lanes.hand_on(&self.engine, unit);
+            self.lanes.hand_on(&self.engine, unit).await;
         }
         Ok(more)
     }

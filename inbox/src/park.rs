@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::time::UNIX_EPOCH;
 
 use message::{Fingerprint, MAX_NAME_BYTES, OperationKey};
 
@@ -23,6 +24,8 @@ pub struct NewParked<'a> {
     pub(crate) attempts: i32,
     pub(crate) ordering_key: Option<Cow<'a, str>>,
     pub(crate) digest: Fingerprint,
+    /// Microseconds since 1970.
+    pub(crate) made_at: Option<i64>,
     pub(crate) message_id: Option<Cow<'a, str>>,
     pub(crate) kind: Option<Cow<'a, str>>,
     pub(crate) operation: Option<&'a OperationKey>,
@@ -49,6 +52,7 @@ impl<'a> NewParked<'a> {
             attempts: stored(parking.attempts),
             ordering_key: ordering_key.map(clean),
             digest: digest(incoming),
+            made_at: made_at(incoming),
             message_id: incoming.message_id.as_deref().map(clean),
             kind: incoming.kind.as_deref().map(clean),
             operation,
@@ -112,6 +116,11 @@ fn headers(incoming: &Incoming) -> String {
     }
 }
 
+fn made_at(incoming: &Incoming) -> Option<i64> {
+    let since = incoming.timestamp?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_micros()).ok()
+}
+
 /// The identity of a parked message: everything in it that a redelivery repeats. The broker's own id
 /// of it is not among that, and a foreign producer's may be missing or not unique.
 pub(crate) fn digest(incoming: &Incoming) -> Fingerprint {
@@ -125,6 +134,7 @@ pub(crate) fn digest(incoming: &Incoming) -> Fingerprint {
         part(&[u8::from(property.is_some())]);
         part(property.as_deref().unwrap_or_default().as_bytes());
     }
+    part(&made_at(incoming).map(i64::to_be_bytes).unwrap_or_default());
     part(incoming.exchange.as_bytes());
     part(incoming.routing_key.as_bytes());
     for (name, value) in incoming.headers.iter().filter(|(name, _)| !BROKER_HEADERS.contains(name))

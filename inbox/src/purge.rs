@@ -26,7 +26,12 @@ pub(crate) async fn run<C: InboxConnection>(engine: Arc<Engine<C>>) {
         }
         let mut all = Purged::default();
         while !engine.stop.is_cancelled() {
-            match step(&engine, &retention, &progress).await {
+            let stepped = select! {
+                biased;
+                () = engine.stop.cancelled() => return,
+                stepped = step(&engine, &retention, &progress) => stepped,
+            };
+            match stepped {
                 Ok((purged, next)) => {
                     progress = next;
                     engine.telemetry.purged(&purged);
@@ -61,7 +66,7 @@ async fn step<C: InboxConnection>(
     progress: &Progress,
 ) -> Result<(Purged, Progress), CallError<diesel::result::Error>> {
     let (on, retention, mut progress) = (engine.clone(), retention.clone(), progress.clone());
-    let call = engine.db.call(move |conn| {
+    let call = engine.db.call_within(engine.settings.handler_deadline, move |conn| {
         let purged = purge(conn, Consumer(&on.consumer), &retention, &mut progress)?;
         Ok((purged, progress))
     });

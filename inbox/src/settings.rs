@@ -15,7 +15,21 @@ pub struct Settings {
     pub concurrency: usize,
     /// Whether messages of one ordering key are applied one after the other, as they come, and wait
     /// behind one of them that is parked. Default false. It needs a look at the parking lot per message.
-    /// With several processes on one queue declare it with `x-single-active-consumer`.
+    ///
+    /// Several processes on one queue keep the order if it is declared with
+    /// [`single_active_consumer`](transport::Queue::single_active_consumer): one of them gets everything,
+    /// and the next one when it is gone, beginning with what that one had not acknowledged. All of them
+    /// retry parked messages. Without it they get a key's messages at the same time, in no order. Killed
+    /// processes and lost connections change nothing.
+    ///
+    /// What is not promised: an order other than the queue's (a producer that publishes a key's messages
+    /// over two channels has none; a broker that dead-letters one or puts it at the end of the queue
+    /// changes it); the place of what came early, of a conflict, of a refused replay, of what a person
+    /// decides about, which others do not wait for or come in between; and that of a message whose key is
+    /// not known before it is decoded: one that has no
+    /// [`ORDERING_KEY`](message::name::ORDERING_KEY) header, and cannot be decoded or kills its process, is
+    /// parked alone and nothing waits behind it. The messages of a key that a killed process was retrying
+    /// wait for the end of its lease, a minute.
     pub ordered: bool,
     /// Whether later messages of a key go on while one that a person has to decide about is parked, at the
     /// price of the key's order around that one. Default false: they wait. Only for
@@ -69,7 +83,7 @@ pub struct Settings {
     pub reconnect_max: Duration,
     /// How long a delivery that cannot be settled, because the database is unavailable or another
     /// transaction holds its operation, is held without an answer and tried again, before it is given
-    /// back to the queue. Spends no attempt. Default 10 min. Keep it below the broker's
+    /// back to the queue; [`ordered`](Self::ordered), with all that came after it. Spends no attempt. Default 10 min. Keep it below the broker's
     /// `consumer_timeout` (30 min), and not near zero: RabbitMQ 4 drops or dead-letters a message of a
     /// quorum queue that was given back 20 times.
     pub hold: Duration,

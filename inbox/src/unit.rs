@@ -1,7 +1,8 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use message::{Fingerprint, MAX_NAME_BYTES, name};
+use message::{Fingerprint, MAX_NAME_BYTES, OperationKey, name};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use transport::{Acknowledge, Delivery};
@@ -20,6 +21,10 @@ pub(crate) struct Task<C> {
     /// Of a redelivered one, whose starts are counted under it.
     pub(crate) digest: Option<Fingerprint>,
     key: Option<String>,
+    /// As a parked one was named the first time.
+    operation: Option<OperationKey>,
+    /// Whether its start is on record, or needs none.
+    begun: AtomicBool,
     decoded: OnceLock<Result<Arc<Job<C>>, Refusal>>,
 }
 
@@ -44,16 +49,30 @@ impl<C> Ready<C> {
 
 impl<C> Task<C> {
     pub(crate) fn due(due: Due) -> Self {
-        let Due { lease, incoming, ordering_key } = due;
-        let decoded = OnceLock::new();
-        Self { incoming, lease: Some(lease), digest: None, key: ordering_key, decoded }
+        let Due { lease, incoming, ordering_key, operation } = due;
+        Self {
+            incoming,
+            lease: Some(lease),
+            digest: None,
+            key: ordering_key,
+            operation,
+            decoded: OnceLock::new(),
+            begun: AtomicBool::new(false),
+        }
     }
 
     fn delivered(incoming: Incoming) -> Self {
         let digest = incoming.redelivered.then(|| digest(&incoming));
         let key = incoming.headers.get(name::ORDERING_KEY).filter(|key| usable(key));
-        let (key, decoded) = (key.map(str::to_owned), OnceLock::new());
-        Self { incoming, lease: None, digest, key, decoded }
+        Self {
+            key: key.map(str::to_owned),
+            incoming,
+            lease: None,
+            digest,
+            operation: None,
+            decoded: OnceLock::new(),
+            begun: AtomicBool::new(false),
+        }
     }
 
     /// The ordering key as far as it is known without decoding.
@@ -65,7 +84,29 @@ impl<C> Task<C> {
         &self,
         decode: impl FnOnce() -> Result<Job<C>, Refusal>,
     ) -> &Result<Arc<Job<C>>, Refusal> {
-        self.decoded.get_or_init(|| decode().map(Arc::new))
+        self.decoded.get_or_init(|| {
+            let job = decode()?;
+            let operation = self.operation.clone().unwrap_or(job.operation);
+            Ok(Arc::new(Job { operation, ..job }))
+        })
+    }
+
+    /// The same if it has been done: a message that kills whoever decodes it is still to be talked about.
+    pub(crate) fn if_decoded(&self) -> Option<&Arc<Job<C>>> {
+        self.decoded.get()?.as_ref().ok()
+    }
+
+    /// Whether a start has to be put on record, and has not been.
+    pub(crate) fn unbegun(&self) -> bool {
+        (self.lease.is_some() || self.digest.is_some()) && !self.begun.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_begun(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Runs of its handler before this process got it.

@@ -62,8 +62,9 @@ GRANT INSERT (consumer, scope, operation, fingerprint, message_id),
       DELETE
     ON {schema}.inbox_operations TO {consumer};
 GRANT INSERT (consumer, reason, detail, attempts, digest, message_id, kind, scope, operation, exchange, routing_key,
-              headers, content_type, payload, state, not_before, ordering_key),
-      UPDATE (reason, detail, attempts, deliveries, scope, operation, last_parked_at, state, not_before, starts, epoch),
+              headers, content_type, payload, state, not_before, ordering_key, early_since, made_at),
+      UPDATE (reason, detail, attempts, deliveries, scope, operation, last_parked_at, state, not_before, starts, epoch,
+              early_since),
       DELETE
     ON {schema}.inbox_parked TO {consumer};
 GRANT INSERT, UPDATE (starts, started_at), DELETE ON {schema}.inbox_starts TO {consumer};

@@ -9,6 +9,7 @@ pub(crate) mod batch;
 #[cfg(feature = "postgres")]
 pub(crate) mod claims;
 mod generation;
+pub(crate) mod missing;
 mod operation;
 mod parked;
 #[cfg(feature = "postgres")]

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use diesel::QueryResult;
-use message::Headers;
+use message::{Headers, OperationKey};
 
-use super::unreadable;
+use super::{time, unreadable};
 use crate::ending::Reason;
 use crate::incoming::Incoming;
 
@@ -13,6 +13,8 @@ pub struct Due {
     pub(crate) lease: Lease,
     pub(crate) incoming: Incoming,
     pub(crate) ordering_key: Option<String>,
+    /// As it was named the first time: a key function sees less of a parked message.
+    pub(crate) operation: Option<OperationKey>,
 }
 
 /// The right to answer a parked message, until somebody else takes it.
@@ -20,21 +22,22 @@ pub struct Due {
 pub struct Lease {
     pub(crate) id: i64,
     pub(crate) epoch: i64,
-    /// Since the last one that ended with an answer, this one included.
+    /// Since the last one that ended with an answer, when it was taken.
     pub(crate) starts: u32,
     /// Runs of its handler until now.
     pub(crate) attempts: u32,
-    /// Since it was parked first.
-    pub(crate) age: Duration,
-    pub(crate) reason: Reason,
+    /// For how long it has been coming before its time.
+    pub(crate) early_for: Duration,
+    /// Whether its handler may run in spite of a replay's mark.
+    pub(crate) forced: bool,
 }
 
-/// What is known of a redelivered message that is about to be begun.
+/// What is known of a redelivered message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// So many times now, without ever coming to an end.
+    /// So many times, without ever coming to an end.
     Begun {
-        /// This one included.
+        /// This one not included.
         starts: u32,
     },
     /// It is parked: the commit was made and the acknowledgement lost.
@@ -56,25 +59,26 @@ fn known(reason: &str) -> QueryResult<Reason> {
     Reason::from_stored(reason).ok_or_else(|| unreadable(format!("the reason {reason:?}")))
 }
 
-type About = (i64, i64, i32, i32, i64, String);
-type Names = (Option<String>, Option<String>, Option<String>);
-type Content = (String, String, String, Option<String>, Vec<u8>);
+type About = (i64, i64, i32, i32, i64, bool);
+type Names = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
+type Content = (String, String, String, Option<String>, Vec<u8>, Option<i64>);
 
 pub(super) fn due(
-    (id, epoch, starts, attempts, age, reason): About,
-    (message_id, kind, ordering_key): Names,
-    (exchange, routing_key, headers, content_type, payload): Content,
+    (id, epoch, starts, attempts, early_for, forced): About,
+    (message_id, kind, ordering_key, scope, operation): Names,
+    (exchange, routing_key, headers, content_type, payload, made_at): Content,
 ) -> QueryResult<Due> {
     let headers = Headers::from_json(&headers)
         .map_err(|error| unreadable(format!("broken headers: {error}")))?;
+    let operation = scope.zip(operation).and_then(|(scope, id)| OperationKey::new(scope, id).ok());
     Ok(Due {
         lease: Lease {
             id,
             epoch,
             starts: starts.unsigned_abs(),
             attempts: attempts.unsigned_abs(),
-            age: Duration::from_micros(age.max(0).unsigned_abs()),
-            reason: known(&reason)?,
+            early_for: Duration::from_micros(early_for.max(0).unsigned_abs()),
+            forced,
         },
         incoming: Incoming {
             named_operation: headers.operation_key(kind.as_deref()),
@@ -85,10 +89,10 @@ pub(super) fn due(
             headers,
             content_type,
             payload: payload.into(),
-            // Not kept: how long it has been parked is known better.
-            timestamp: None,
+            timestamp: made_at.map(time),
             redelivered: false,
         },
         ordering_key,
+        operation,
     })
 }

@@ -86,7 +86,7 @@ pub enum TransitionError {
 
 impl From<Error> for TransitionError {
     fn from(error: Error) -> Self {
-        let missing = crate::error::lacks_transitions(&error);
+        let missing = crate::store::missing::transitions(&error);
         if missing { Self::MissingTable(error) } else { Self::Database(error) }
     }
 }

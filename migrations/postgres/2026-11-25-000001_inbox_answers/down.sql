@@ -2,11 +2,17 @@
 ALTER TABLE inbox_parked RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
 DROP TABLE inbox_audit;
 DROP TABLE inbox_starts;
+DROP INDEX inbox_parked_operation;
+DROP INDEX inbox_parked_ahead;
+DROP INDEX inbox_parked_behind;
 DROP INDEX inbox_parked_key;
 DROP INDEX inbox_parked_retry;
 UPDATE inbox_parked SET reason = 'exhausted' WHERE reason IN ('failed', 'hung', 'early', 'behind', 'crashed');
 UPDATE inbox_parked SET reason = 'rejected' WHERE reason IN ('review', 'replay_refused');
 ALTER TABLE inbox_parked
+    DROP COLUMN made_at,
+    DROP COLUMN forced,
+    DROP COLUMN early_since,
     DROP COLUMN epoch,
     DROP COLUMN starts,
     DROP COLUMN ordering_key,

@@ -32,9 +32,20 @@ ALTER TABLE inbox_parked
     -- Starts since the last one that ended with an answer, and the fence of who started last.
     ADD COLUMN starts        integer NOT NULL DEFAULT 0,
     ADD COLUMN epoch         bigint NOT NULL DEFAULT 0,
+    -- Since when it has been coming before its time.
+    ADD COLUMN early_since   timestamptz,
+    -- An operator lets its handler run in spite of a replay's mark.
+    ADD COLUMN forced        boolean NOT NULL DEFAULT false,
+    -- When its producer made it, by the `timestamp` property.
+    ADD COLUMN made_at       timestamptz,
     ADD CONSTRAINT inbox_parked_due CHECK ((state = 'retry') = (not_before IS NOT NULL));
 CREATE INDEX inbox_parked_retry ON inbox_parked (consumer, not_before) WHERE state = 'retry';
 CREATE INDEX inbox_parked_key ON inbox_parked (consumer, ordering_key, id) WHERE ordering_key IS NOT NULL;
+-- The first of a key that waits, and what it waits for, without reading the thousands in between.
+CREATE INDEX inbox_parked_behind ON inbox_parked (consumer, ordering_key, id) WHERE state = 'behind';
+CREATE INDEX inbox_parked_ahead ON inbox_parked (consumer, ordering_key) WHERE state <> 'behind' AND ordering_key IS NOT NULL;
+-- Retention keeps an operation of which a message is parked.
+CREATE INDEX inbox_parked_operation ON inbox_parked (consumer, scope, operation) WHERE scope IS NOT NULL;
 
 -- Starts of redelivered messages, committed before the handler runs: a message that kills its process
 -- leaves nothing else behind. A first delivery writes none.

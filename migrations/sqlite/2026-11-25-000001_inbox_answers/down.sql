@@ -1,6 +1,9 @@
 -- What waited for its next attempt or behind another one waits for a decision instead.
 DROP TABLE inbox_audit;
 DROP TABLE inbox_starts;
+DROP INDEX inbox_parked_operation;
+DROP INDEX inbox_parked_ahead;
+DROP INDEX inbox_parked_behind;
 DROP INDEX inbox_parked_key;
 DROP INDEX inbox_parked_retry;
 DROP INDEX inbox_parked_reason;

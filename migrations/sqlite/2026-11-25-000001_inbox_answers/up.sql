@@ -52,6 +52,12 @@ CREATE TABLE inbox_parked (
     -- Starts since the last one that ended with an answer, and the fence of who started last.
     starts          INTEGER NOT NULL DEFAULT 0,
     epoch           INTEGER NOT NULL DEFAULT 0,
+    -- Since when it has been coming before its time.
+    early_since     INTEGER,
+    -- An operator lets its handler run in spite of a replay's mark.
+    forced          INTEGER NOT NULL DEFAULT 0,
+    -- When its producer made it, by the `timestamp` property.
+    made_at         INTEGER,
     CONSTRAINT inbox_parked_due CHECK ((state = 'retry') = (not_before IS NOT NULL)),
     CONSTRAINT inbox_parked_once UNIQUE (consumer, digest)
 ) STRICT;
@@ -64,6 +70,11 @@ DROP TABLE inbox_parked_before;
 CREATE INDEX inbox_parked_reason ON inbox_parked (consumer, reason, id);
 CREATE INDEX inbox_parked_retry ON inbox_parked (consumer, not_before) WHERE state = 'retry';
 CREATE INDEX inbox_parked_key ON inbox_parked (consumer, ordering_key, id) WHERE ordering_key IS NOT NULL;
+-- The first of a key that waits, and what it waits for, without reading the thousands in between.
+CREATE INDEX inbox_parked_behind ON inbox_parked (consumer, ordering_key, id) WHERE state = 'behind';
+CREATE INDEX inbox_parked_ahead ON inbox_parked (consumer, ordering_key) WHERE state <> 'behind' AND ordering_key IS NOT NULL;
+-- Retention keeps an operation of which a message is parked.
+CREATE INDEX inbox_parked_operation ON inbox_parked (consumer, scope, operation) WHERE scope IS NOT NULL;
 
 -- Starts of redelivered messages, committed before the handler runs: a message that kills its process
 -- leaves nothing else behind. A first delivery writes none.

@@ -20,6 +20,7 @@ on_both!(
     a_batch_keeps_the_order_of_each_key,
     what_has_to_wait_is_left_out_of_the_batch,
     redelivered_messages_go_alone,
+    an_observer_that_panics_costs_nothing_but_its_word,
 );
 
 fn batches_of(size: usize) -> Settings {
@@ -228,4 +229,28 @@ async fn redelivered_messages_go_alone<C: Store>() {
     // Their starts are forgotten with their commits.
     assert_eq!(C::starts(conn), 0);
     running.stop().await;
+}
+
+async fn an_observer_that_panics_costs_nothing_but_its_word<C: Store>() {
+    const MESSAGES: usize = 12;
+    let (database, feed) = (C::database(), Feed::new());
+    let numbers: Vec<u64> = (0..MESSAGES)
+        .map(|number| feed.deliver(&Payment::new(&format!("p{number}"), 1).message()))
+        .collect();
+    let told = Arc::new(AtomicU32::new(0));
+    let (counted, all) = (told.clone(), Arc::new(tokio::sync::Notify::new()));
+    let done = all.clone();
+    let inbox = crediting::<C>(C::pool(&database), Arc::new(feed.clone()), "q")
+        .settings(batches_of(8))
+        .observe(move |_| {
+            if counted.fetch_add(1, Ordering::SeqCst) + 1 == MESSAGES as u32 {
+                done.notify_one();
+            }
+            panic!("in the observer");
+        })
+        .build()
+        .expect("builds");
+    inbox.run(all.notified()).await.expect("stops well");
+    assert!(numbers.iter().all(|number| feed.answer(*number) == Some(Answer::Ack)));
+    assert_eq!(C::credits(&mut C::connection(&database), "a").len(), MESSAGES);
 }

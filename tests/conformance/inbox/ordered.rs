@@ -20,6 +20,10 @@ on_both!(
     a_repeat_of_the_first_does_not_wait_behind_itself,
     without_order_nothing_waits_behind_anything,
     what_waits_behind_nothing_is_found,
+    what_is_early_does_not_hold_up_what_it_waits_for,
+    a_conflict_holds_up_nothing,
+    a_long_line_is_worked_off_without_waiting_for_the_next_look,
+    what_cannot_be_settled_takes_its_subscription_back_with_it,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -206,5 +210,95 @@ async fn what_waits_behind_nothing_is_found<C: Store>() {
     let mut running = Running::start(logging(C::pool(&database), &feed, &log, decide));
     assert_eq!(running.endings(2).await, [Ending::Applied; 2]);
     assert_eq!(log.lock().unwrap()["a"], ["a2", "a3"]);
+    running.stop().await;
+}
+
+async fn what_is_early_does_not_hold_up_what_it_waits_for<C: Store>() {
+    let (database, feed, log) = (C::database(), Feed::new(), Log::default());
+    let seen = log.clone();
+    let builder = logging(C::pool(&database), &feed, &log, move |payment| {
+        let there = seen.lock().unwrap().get("a").is_some_and(|log| log.contains(&"first".into()));
+        if payment.payment == "second" && !there {
+            return Err(Failure::early("the first is not there"));
+        }
+        Ok(())
+    });
+    let mut settings = ordered();
+    settings.early = HOUR;
+    settings.early_max = HOUR;
+    settings.early_for = 10 * HOUR;
+    let mut running = Running::start(builder.settings(settings));
+    feed.deliver(&keyed("a", "second"));
+    assert_eq!(running.next().await.ending, parked(Reason::Early));
+    feed.deliver(&keyed("a", "first"));
+    assert_eq!(running.next().await.ending, Ending::Applied);
+    inbox::testing::pass_time(&mut C::connection(&database), BILLING, HOUR).expect("passes");
+    assert_eq!(running.next().await.ending, Ending::Applied);
+    assert_eq!(log.lock().unwrap()["a"], ["first", "second"]);
+    running.stop().await;
+}
+
+async fn a_conflict_holds_up_nothing<C: Store>() {
+    let (database, feed, log) = (C::database(), Feed::new(), Log::default());
+    let builder = logging(C::pool(&database), &feed, &log, |_| Ok(()));
+    let mut running = Running::start(builder);
+    feed.deliver(&keyed("a", "a1"));
+    assert_eq!(running.next().await.ending, Ending::Applied);
+    let mut changed = Payment { account: "a".to_owned(), ..Payment::new("a1", 99) }.message();
+    changed.ordering_key = Some("a".to_owned());
+    feed.deliver(&changed);
+    assert_eq!(running.next().await.ending, parked(Reason::Conflict));
+    feed.deliver(&keyed("a", "a2"));
+    assert_eq!(running.next().await.ending, Ending::Applied);
+    running.stop().await;
+}
+
+async fn a_long_line_is_worked_off_without_waiting_for_the_next_look<C: Store>() {
+    const BEHIND: usize = 25;
+    let (database, feed, log) = (C::database(), Feed::new(), Log::default());
+    let decide = |payment: &Payment| {
+        if payment.payment == "a0" { Err(Failure::review("odd")) } else { Ok(()) }
+    };
+    let mut running = Running::start(logging(C::pool(&database), &feed, &log, decide));
+    for number in 0..=BEHIND {
+        feed.deliver(&keyed("a", &format!("a{number}")));
+        running.next().await;
+    }
+    running.stop().await;
+    let conn = &mut C::connection(&database);
+    conn.batch_execute("DELETE FROM inbox_parked WHERE reason = 'review'").expect("deletes");
+    // It looks once, at its start, and for the rest of the test only when it is told to.
+    let mut settings = ordered();
+    settings.retry_poll = HOUR;
+    let builder = logging(C::pool(&database), &feed, &log, decide).settings(settings);
+    let mut running = Running::start(builder);
+    assert_eq!(running.endings(BEHIND).await, [Ending::Applied; BEHIND]);
+    let expected: Vec<_> = (1..=BEHIND).map(|number| format!("a{number}")).collect();
+    assert_eq!(log.lock().unwrap()["a"], expected);
+    running.stop().await;
+}
+
+async fn what_cannot_be_settled_takes_its_subscription_back_with_it<C: Store>() {
+    let (database, feed, log) = (C::database(), Feed::new(), Log::default());
+    let mut settings = ordered();
+    settings.hold = Duration::from_millis(50);
+    settings.reconnect = Duration::from_millis(5);
+    settings.reconnect_max = Duration::from_millis(5);
+    settings.concurrency = 1;
+    let builder = logging(C::pool(&database), &feed, &log, |_| Ok(())).settings(settings);
+    let mut running = Running::start(builder);
+    // Nothing of the inbox can be written.
+    let conn = &mut C::connection(&database);
+    conn.batch_execute("ALTER TABLE inbox_operations RENAME TO away").expect("renames");
+    let first = feed.deliver(&keyed("a", "a1"));
+    assert_eq!(running.next().await.ending, Ending::Unsettled);
+    conn.batch_execute("ALTER TABLE away RENAME TO inbox_operations").expect("renames");
+    // Not given back alone: whatever came after it would overtake it.
+    assert_eq!(feed.answer(first), None);
+    // A broker would deliver it again; and the inbox has subscribed anew.
+    feed.deliver(&keyed("a", "a1"));
+    feed.deliver(&keyed("a", "a2"));
+    assert_eq!(running.endings(2).await, [Ending::Applied; 2]);
+    assert_eq!(log.lock().unwrap()["a"], ["a1", "a2"]);
     running.stop().await;
 }

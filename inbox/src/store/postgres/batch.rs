@@ -43,8 +43,7 @@ pub(crate) fn store_results<C: LoadConnection<Backend = Pg>>(
     .execute(conn)
 }
 
-/// Those of several ordering keys that something is parked under. What is under review does not count with
-/// `skip`.
+/// Those of several ordering keys under which something is parked that others wait for.
 pub(crate) fn blocked_keys<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     consumer: Consumer<'_>,
@@ -54,7 +53,8 @@ pub(crate) fn blocked_keys<C: LoadConnection<Backend = Pg>>(
     Statement::<3, Text>::new(
         "SELECT DISTINCT ordering_key FROM inbox_parked
          WHERE consumer = ? AND ordering_key IN (SELECT json_array_elements_text(CAST(? AS json)))
-           AND (state <> 'review' OR ? = 0)",
+           AND (state = 'behind' OR (state = 'retry' AND reason <> 'early')
+                OR (state = 'review' AND reason NOT IN ('early', 'conflict', 'replay_refused') AND ? = 0))",
         [Bind::Text(consumer.0), Bind::Text(keys), Bind::Integer(i32::from(skip))],
     )
     .load(conn)

@@ -16,12 +16,14 @@ pub(crate) fn park<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     parked: &NewParked<'_>,
 ) -> QueryResult<i64> {
-    Statement::<17, BigInt>::new(
+    Statement::<19, BigInt>::new(
         "INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, message_id, kind, scope, operation,
                                    exchange, routing_key, headers, content_type, payload,
-                                   ordering_key, state, not_before)
+                                   ordering_key, state, not_before, early_since, made_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS jsonb), ?, ?,
-                 ?, ?, clock_timestamp() + CAST(? AS bigint) * interval '1 microsecond')
+                 ?, ?, clock_timestamp() + CAST(? AS bigint) * interval '1 microsecond',
+                 CASE WHEN ? = 'early' THEN clock_timestamp() END,
+                 timestamptz 'epoch' + CAST(? AS bigint) * interval '1 microsecond')
          ON CONFLICT (consumer, digest) DO UPDATE SET
              deliveries = inbox_parked.deliveries + 1,
              last_parked_at = clock_timestamp(),
@@ -56,6 +58,8 @@ pub(crate) fn park<C: LoadConnection<Backend = Pg>>(
             Bind::MaybeText(parked.ordering_key.as_deref()),
             Bind::Text(parked.next.as_str()),
             Bind::MaybeBigInt(parked.next.after_micros()),
+            Bind::Text(parked.reason.as_str()),
+            Bind::MaybeBigInt(parked.made_at),
         ],
     )
     .get_result(conn)

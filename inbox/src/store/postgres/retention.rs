@@ -7,7 +7,8 @@ use crate::Consumer;
 use crate::retention::Dropped;
 use crate::store::statement::{Bind, Statement};
 
-/// Deletes the oldest operations. One that a duplicate has locked is passed over: neither may wait for
+/// Deletes the oldest operations, but none of which a message is still parked: once decided about, it would
+/// be applied again. One that a duplicate has locked is passed over: neither may wait for
 /// the other.
 ///
 /// `statement_timestamp()`, not `clock_timestamp()`: a volatile bound would make the index useless.
@@ -19,9 +20,11 @@ pub(crate) fn delete_operations<C: LoadConnection<Backend = Pg>>(
 ) -> QueryResult<i64> {
     Statement::<3>::new(
         "DELETE FROM inbox_operations WHERE ctid = ANY (ARRAY(
-             SELECT ctid FROM inbox_operations
+             SELECT ctid FROM inbox_operations AS o
              WHERE consumer = ? AND applied_at < statement_timestamp() - ? * interval '1 microsecond'
-             ORDER BY applied_at LIMIT ? FOR UPDATE SKIP LOCKED))",
+             AND NOT EXISTS (SELECT 1 FROM inbox_parked AS p
+                             WHERE p.consumer = o.consumer AND p.scope = o.scope AND p.operation = o.operation)
+             ORDER BY applied_at LIMIT ? FOR UPDATE OF o SKIP LOCKED))",
         [Bind::Text(consumer.0), Bind::BigInt(window), Bind::BigInt(rows)],
     )
     .execute(conn)

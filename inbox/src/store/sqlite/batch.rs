@@ -44,8 +44,7 @@ pub(crate) fn store_results<C: LoadConnection<Backend = Sqlite>>(
     .execute(conn)
 }
 
-/// Those of several ordering keys that something is parked under. What is under review does not count with
-/// `skip`.
+/// Those of several ordering keys under which something is parked that others wait for.
 pub(crate) fn blocked_keys<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     consumer: Consumer<'_>,
@@ -55,7 +54,8 @@ pub(crate) fn blocked_keys<C: LoadConnection<Backend = Sqlite>>(
     Statement::<3, Text>::new(
         "SELECT DISTINCT ordering_key FROM inbox_parked
          WHERE consumer = ? AND ordering_key IN (SELECT value FROM json_each(?))
-           AND (state <> 'review' OR ? = 0)",
+           AND (state = 'behind' OR (state = 'retry' AND reason <> 'early')
+                OR (state = 'review' AND reason NOT IN ('early', 'conflict', 'replay_refused') AND ? = 0))",
         [Bind::Text(consumer.0), Bind::Text(keys), Bind::Integer(i32::from(skip))],
     )
     .load(conn)

@@ -6,8 +6,9 @@ use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
 use crate::Consumer;
 use crate::store::statement::{Bind, Statement};
 
-/// The first parked message that the others of its ordering key wait for. What is under review is none
-/// with `skip`.
+/// The first parked message that the others of its ordering key wait for. What came before its time is none:
+/// it may wait for those very others. Nor is what stands for nothing that has to come first, a conflict or a
+/// refused replay; nor, with `skip`, anything under review.
 pub(crate) fn head_of_key<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     consumer: Consumer<'_>,
@@ -16,7 +17,8 @@ pub(crate) fn head_of_key<C: LoadConnection<Backend = Sqlite>>(
 ) -> QueryResult<Option<i64>> {
     Statement::<3, BigInt>::new(
         "SELECT id FROM inbox_parked
-         WHERE consumer = ? AND ordering_key = ? AND (state <> 'review' OR ? = 0)
+         WHERE consumer = ? AND ordering_key = ? AND (state = 'behind' OR (state = 'retry' AND reason <> 'early')
+                OR (state = 'review' AND reason NOT IN ('early', 'conflict', 'replay_refused') AND ? = 0))
          ORDER BY id LIMIT 1",
         [Bind::Text(consumer.0), Bind::Text(key), Bind::Integer(i32::from(skip))],
     )
@@ -37,7 +39,9 @@ pub(crate) fn promote<C: LoadConnection<Backend = Sqlite>>(
          WHERE id = (SELECT min(id) FROM inbox_parked WHERE consumer = ? AND ordering_key = ? AND state = 'behind')
            AND NOT EXISTS (SELECT 1 FROM inbox_parked AS other
                            WHERE other.consumer = ? AND other.ordering_key = ?
-                             AND (other.state = 'retry' OR (other.state = 'review' AND ? = 0)))",
+                             AND ((other.state = 'retry' AND other.reason <> 'early')
+                                  OR (other.state = 'review'
+                                      AND other.reason NOT IN ('early', 'conflict', 'replay_refused') AND ? = 0)))",
         [
             Bind::Text(consumer.0),
             Bind::Text(key),
@@ -62,7 +66,9 @@ pub(crate) fn promote_all<C: LoadConnection<Backend = Sqlite>>(
            AND NOT EXISTS (SELECT 1 FROM inbox_parked AS other
                            WHERE other.consumer = inbox_parked.consumer
                              AND other.ordering_key = inbox_parked.ordering_key
-                             AND (other.state = 'retry' OR (other.state = 'review' AND ? = 0)
+                             AND ((other.state = 'retry' AND other.reason <> 'early')
+                                  OR (other.state = 'review'
+                                      AND other.reason NOT IN ('early', 'conflict', 'replay_refused') AND ? = 0)
                                   OR (other.state = 'behind' AND other.id < inbox_parked.id)))",
         [Bind::Text(consumer.0), Bind::Integer(i32::from(skip))],
     )

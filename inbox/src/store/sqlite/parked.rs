@@ -16,12 +16,14 @@ pub(crate) fn park<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     parked: &NewParked<'_>,
 ) -> QueryResult<i64> {
-    Statement::<17, BigInt>::new(
+    Statement::<19, BigInt>::new(
         "INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, message_id, kind, scope, operation,
                                    exchange, routing_key, headers, content_type, payload,
-                                   ordering_key, state, not_before)
+                                   ordering_key, state, not_before, early_since, made_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-                 ?, ?, CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?)
+                 ?, ?, CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?,
+                 CASE WHEN ? = 'early' THEN CAST(unixepoch('subsec') * 1000000 AS INTEGER) END,
+                 ?)
          ON CONFLICT (consumer, digest) DO UPDATE SET
              deliveries = inbox_parked.deliveries + 1,
              last_parked_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER),
@@ -56,6 +58,8 @@ pub(crate) fn park<C: LoadConnection<Backend = Sqlite>>(
             Bind::MaybeText(parked.ordering_key.as_deref()),
             Bind::Text(parked.next.as_str()),
             Bind::MaybeBigInt(parked.next.after_micros()),
+            Bind::Text(parked.reason.as_str()),
+            Bind::MaybeBigInt(parked.made_at),
         ],
     )
     .get_result(conn)

@@ -7,7 +7,8 @@ use crate::Consumer;
 use crate::retention::Dropped;
 use crate::store::statement::{Bind, Statement};
 
-/// Deletes the oldest operations.
+/// Deletes the oldest operations, but none of which a message is still parked: once decided about, it would
+/// be applied again.
 pub(crate) fn delete_operations<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     consumer: Consumer<'_>,
@@ -16,8 +17,10 @@ pub(crate) fn delete_operations<C: LoadConnection<Backend = Sqlite>>(
 ) -> QueryResult<i64> {
     Statement::<3>::new(
         "DELETE FROM inbox_operations WHERE (consumer, scope, operation) IN (
-             SELECT consumer, scope, operation FROM inbox_operations
+             SELECT consumer, scope, operation FROM inbox_operations AS o
              WHERE consumer = ? AND applied_at < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?
+             AND NOT EXISTS (SELECT 1 FROM inbox_parked AS p
+                             WHERE p.consumer = o.consumer AND p.scope = o.scope AND p.operation = o.operation)
              ORDER BY applied_at LIMIT ?)",
         [Bind::Text(consumer.0), Bind::BigInt(window), Bind::BigInt(rows)],
     )

@@ -1,5 +1,5 @@
 use diesel::connection::LoadConnection;
-use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, Integer, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use diesel::{QueryResult, RunQueryDsl};
 
@@ -18,23 +18,59 @@ pub(crate) fn take_due<C: LoadConnection<Backend = Sqlite>>(
     limit: i64,
 ) -> QueryResult<Vec<Due>> {
     type Columns = (
-        (BigInt, BigInt, Integer, Integer, BigInt, Text),
-        (Nullable<Text>, Nullable<Text>, Nullable<Text>),
-        (Text, Text, Text, Nullable<Text>, Binary),
+        (BigInt, BigInt, Integer, Integer, BigInt, Bool),
+        (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>),
+        (Text, Text, Text, Nullable<Text>, Binary, Nullable<BigInt>),
     );
     let rows = Statement::<3, Columns>::new(
-        "UPDATE inbox_parked SET starts = starts + 1, epoch = epoch + 1,
+        "WITH due AS (
+             SELECT id FROM inbox_parked
+             WHERE consumer = ? AND state = 'retry' AND not_before <= CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+             ORDER BY not_before, id LIMIT ?)
+         UPDATE inbox_parked SET epoch = epoch + 1,
                 not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?
-         WHERE id IN (SELECT id FROM inbox_parked
-                      WHERE consumer = ? AND state = 'retry' AND not_before <= CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-                      ORDER BY not_before, id LIMIT ?)
-         RETURNING id, epoch, starts, attempts, CAST(unixepoch('subsec') * 1000000 AS INTEGER) - parked_at, reason,
-                   message_id, kind, ordering_key,
-                   exchange, routing_key, headers, content_type, payload",
-        [Bind::BigInt(lease), Bind::Text(consumer.0), Bind::BigInt(limit)],
+         WHERE id IN (SELECT id FROM due)
+         RETURNING id, epoch, starts, attempts,
+                   coalesce(CAST(unixepoch('subsec') * 1000000 AS INTEGER) - early_since, 0), forced <> 0,
+                   message_id, kind, ordering_key, scope, operation,
+                   exchange, routing_key, headers, content_type, payload,
+                   made_at",
+        [Bind::Text(consumer.0), Bind::BigInt(limit), Bind::BigInt(lease)],
     )
     .load(conn)?;
     rows.into_iter().map(|(about, names, content)| due(about, names, content)).collect()
+}
+
+/// Notes that a parked message is about to be begun, under a lease that begins now; false where somebody
+/// else has taken or decided about it.
+pub(crate) fn begin<C: LoadConnection<Backend = Sqlite>>(
+    conn: &mut C,
+    lease: &Lease,
+    length: i64,
+) -> QueryResult<bool> {
+    Statement::<3>::new(
+        "UPDATE inbox_parked SET starts = starts + 1,
+                not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?
+         WHERE id = ? AND epoch = ? AND state = 'retry'",
+        [Bind::BigInt(length), Bind::BigInt(lease.id), Bind::BigInt(lease.epoch)],
+    )
+    .execute(conn)
+    .map(|rows| rows == 1)
+}
+
+/// Makes the lease of a message that is being worked on last longer; false as for [`begin`].
+pub(crate) fn renew<C: LoadConnection<Backend = Sqlite>>(
+    conn: &mut C,
+    lease: &Lease,
+    length: i64,
+) -> QueryResult<bool> {
+    Statement::<3>::new(
+        "UPDATE inbox_parked SET not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?
+         WHERE id = ? AND epoch = ? AND state = 'retry'",
+        [Bind::BigInt(length), Bind::BigInt(lease.id), Bind::BigInt(lease.epoch)],
+    )
+    .execute(conn)
+    .map(|rows| rows == 1)
 }
 
 /// Forgets a message that has been applied; false where somebody else has taken or decided about it.
@@ -56,9 +92,10 @@ pub(crate) fn put_back<C: LoadConnection<Backend = Sqlite>>(
     lease: &Lease,
     parking: &Parking,
 ) -> QueryResult<bool> {
-    Statement::<7>::new(
+    Statement::<8>::new(
         "UPDATE inbox_parked SET reason = ?, detail = ?, attempts = ?, state = ?, starts = 0,
                 not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?,
+                early_since = CASE WHEN ? = 'early' THEN coalesce(early_since, CAST(unixepoch('subsec') * 1000000 AS INTEGER)) END,
                 last_parked_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
          WHERE id = ? AND epoch = ?",
         [
@@ -67,6 +104,7 @@ pub(crate) fn put_back<C: LoadConnection<Backend = Sqlite>>(
             Bind::Integer(stored(parking.attempts)),
             Bind::Text(parking.next.as_str()),
             Bind::MaybeBigInt(parking.next.after_micros()),
+            Bind::Text(parking.reason.as_str()),
             Bind::BigInt(lease.id),
             Bind::BigInt(lease.epoch),
         ],
@@ -75,23 +113,31 @@ pub(crate) fn put_back<C: LoadConnection<Backend = Sqlite>>(
     .map(|rows| rows == 1)
 }
 
-/// Gives a message back that was taken and not begun: it is due at once.
+/// Gives a message back that was taken, and begun if `begun`, and has not come to an end; it is due again
+/// after `pause`.
 pub(crate) fn untake<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     lease: &Lease,
+    begun: bool,
+    pause: i64,
 ) -> QueryResult<()> {
-    Statement::<2>::new(
-        "UPDATE inbox_parked SET starts = 0, not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+    Statement::<4>::new(
+        "UPDATE inbox_parked SET starts = starts - ?,
+                not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?
          WHERE id = ? AND epoch = ? AND state = 'retry'",
-        [Bind::BigInt(lease.id), Bind::BigInt(lease.epoch)],
+        [
+            Bind::Integer(i32::from(begun)),
+            Bind::BigInt(pause),
+            Bind::BigInt(lease.id),
+            Bind::BigInt(lease.epoch),
+        ],
     )
     .execute(conn)
     .map(drop)
 }
 
-/// Notes that a redelivered message is about to be begun, and how often that was; counts it where it is
-/// parked already instead.
-pub(crate) fn start<C: LoadConnection<Backend = Sqlite>>(
+/// How often a redelivered message was begun without coming to an end; counts it where it is parked.
+pub(crate) fn look<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     consumer: Consumer<'_>,
     digest: &[u8],
@@ -106,14 +152,27 @@ pub(crate) fn start<C: LoadConnection<Backend = Sqlite>>(
         return Start::parked(id, &reason);
     }
     Statement::<2, Integer>::new(
-        "INSERT INTO inbox_starts (consumer, digest, starts) VALUES (?, ?, 1)
-         ON CONFLICT (consumer, digest) DO UPDATE SET
-             starts = inbox_starts.starts + 1, started_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-         RETURNING starts",
+        "SELECT starts FROM inbox_starts WHERE consumer = ? AND digest = ?",
         [Bind::Text(consumer.0), Bind::Bytes(digest)],
     )
-    .get_result::<i32>(conn)
-    .map(|starts| Start::Begun { starts: starts.unsigned_abs() })
+    .load::<i32>(conn)
+    .map(|found| Start::Begun { starts: found.first().map_or(0, |starts| starts.unsigned_abs()) })
+}
+
+/// Notes that a redelivered message is about to be begun.
+pub(crate) fn start<C: LoadConnection<Backend = Sqlite>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    digest: &[u8],
+) -> QueryResult<()> {
+    Statement::<2>::new(
+        "INSERT INTO inbox_starts (consumer, digest, starts) VALUES (?, ?, 1)
+         ON CONFLICT (consumer, digest) DO UPDATE SET
+             starts = inbox_starts.starts + 1, started_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+        [Bind::Text(consumer.0), Bind::Bytes(digest)],
+    )
+    .execute(conn)
+    .map(drop)
 }
 
 /// Forgets the starts of a message that has come to its end.
@@ -130,7 +189,7 @@ pub(crate) fn finish<C: LoadConnection<Backend = Sqlite>>(
     .map(drop)
 }
 
-/// Moves what is parked into the past.
+/// Moves the times that count into the past.
 pub(crate) fn pass_time<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     consumer: Consumer<'_>,
@@ -138,7 +197,7 @@ pub(crate) fn pass_time<C: LoadConnection<Backend = Sqlite>>(
 ) -> QueryResult<()> {
     Statement::<3>::new(
         "UPDATE inbox_parked SET not_before = not_before - ?,
-                parked_at = parked_at - ?
+                early_since = early_since - ?
          WHERE consumer = ?",
         [Bind::BigInt(time), Bind::BigInt(time), Bind::Text(consumer.0)],
     )
