@@ -38,6 +38,7 @@ macro_rules! conformance {
             consuming: one_answer_covers_all_that_came_before,
             consuming: prefetch_bounds_what_a_consumer_holds,
             consuming: competing_consumers_share_a_queue,
+            consuming: of_several_consumers_one_is_active_where_told_so,
             consuming: a_receive_given_up_loses_nothing,
             consuming: an_answer_after_the_subscription_is_an_error,
             consuming: a_deleted_queue_ends_its_subscription,

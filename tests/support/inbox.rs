@@ -21,6 +21,9 @@ use crate::database::Database;
 /// The consumer all scenarios use.
 pub const BILLING: Consumer<'static> = Consumer("billing");
 
+/// The payment that kills the process of a `deadly_consumer`.
+pub const DEADLY: &str = "deadly";
+
 mod schema {
     diesel::table! {
         ledger (id) {

@@ -7,8 +7,10 @@
     reason = "a test helper that cannot go on fails its test"
 )]
 
+pub mod bookings;
 pub mod broker;
 pub mod cluster;
+pub mod consumers;
 pub mod database;
 pub mod events;
 pub mod feed;
@@ -29,6 +31,7 @@ pub mod relays;
 pub mod rights;
 pub mod roles;
 pub mod services;
+pub mod statement;
 pub mod stream;
 pub mod tls;
 pub mod tls_database;

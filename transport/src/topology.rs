@@ -81,6 +81,10 @@ pub struct Queue {
     pub max_length: Option<u32>,
     /// What happens to a message beyond `max_length`.
     pub overflow: Overflow,
+    /// Whether all goes to one of its consumers, the one that came first, and to the next when that one
+    /// is gone (`x-single-active-consumer`). Default false: they compete. Set it for a queue that several
+    /// processes consume in order.
+    pub single_active_consumer: bool,
 }
 
 impl Queue {
@@ -92,6 +96,7 @@ impl Queue {
             kind: QueueKind::Quorum,
             max_length: None,
             overflow: Overflow::DropHead,
+            single_active_consumer: false,
         }
     }
 }

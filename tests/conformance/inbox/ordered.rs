@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use db::Db;
+use diesel::result::Error;
 use inbox::{Builder, Context, Ending, Failure, Inbox, ParkedState, Reason, ReplaySafe, Settings};
-use message::Message;
+use message::{Fingerprint, Message};
+use support::broker::Corner;
 use support::feed::Feed;
 use support::inbox::{BILLING, Payment, Running, Store, parked};
+use transport::Publisher;
+use transport::memory::MemoryBroker;
 
 use super::on_both;
 
@@ -23,7 +27,8 @@ on_both!(
     what_is_early_does_not_hold_up_what_it_waits_for,
     a_conflict_holds_up_nothing,
     a_long_line_is_worked_off_without_waiting_for_the_next_look,
-    what_cannot_be_settled_takes_its_subscription_back_with_it,
+    what_waited_is_due_at_the_end_of_what_it_waited_for,
+    what_cannot_be_settled_is_not_overtaken,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -278,27 +283,73 @@ async fn a_long_line_is_worked_off_without_waiting_for_the_next_look<C: Store>()
     running.stop().await;
 }
 
-async fn what_cannot_be_settled_takes_its_subscription_back_with_it<C: Store>() {
+async fn what_waited_is_due_at_the_end_of_what_it_waited_for<C: Store>() {
     let (database, feed, log) = (C::database(), Feed::new(), Log::default());
+    let fails = AtomicBool::new(true);
     let mut settings = ordered();
-    settings.hold = Duration::from_millis(50);
-    settings.reconnect = Duration::from_millis(5);
-    settings.reconnect_max = Duration::from_millis(5);
-    settings.concurrency = 1;
-    let builder = logging(C::pool(&database), &feed, &log, |_| Ok(())).settings(settings);
+    (settings.backoff, settings.retry_poll) = (Duration::from_millis(100), HOUR);
+    let builder = logging(C::pool(&database), &feed, &log, move |_| {
+        if fails.swap(false, Ordering::SeqCst) { Err(Failure::retry("odd")) } else { Ok(()) }
+    });
+    let mut running = Running::start(builder.settings(settings));
+    for payment in ["a1", "a2", "a3"] {
+        feed.deliver(&keyed("a", payment));
+    }
+    let mut applied = 0;
+    while applied < 3 {
+        applied += usize::from(running.next().await.ending == Ending::Applied);
+    }
+    assert_eq!(log.lock().unwrap()["a"], ["a1", "a2", "a3"]);
+    running.stop().await;
+}
+
+async fn what_cannot_be_settled_is_not_overtaken<C: Store>() {
+    let (database, broker, log) = (C::database(), MemoryBroker::new(), Log::default());
+    let corner = Corner::new(broker.clone());
+    let (exchange, queue) = corner.pair().await;
+    let messages = ["a1", "a2"].map(|payment| {
+        let mut message = keyed("a", payment);
+        (message.exchange, message.routing_key) = (exchange.clone(), "ok".into());
+        message
+    });
+    broker.open_lane().await.expect("a lane").publish(&messages).await.expect("published");
+    // Somebody else is at the first one's operation, for as long as it takes.
+    let (held, go) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (holds, goes, mut conn) = (held.clone(), go.clone(), C::connection(&database));
+    let holder = tokio::task::spawn_blocking(move || {
+        conn.write(|tx| {
+            let (key, fingerprint) = (Payment::key("a1"), Fingerprint::of_bytes(b""));
+            let taken = inbox::once(tx, BILLING, &key, &fingerprint, |_| Ok::<_, Error>(()))?;
+            assert_eq!(taken, inbox::Outcome::Applied(()));
+            holds.wait();
+            goes.wait();
+            Err::<(), Error>(Error::RollbackTransaction)
+        })
+    });
+    tokio::task::spawn_blocking(move || held.wait()).await.expect("no panic");
+    let mut limits = db::Settings::default();
+    limits.lock_timeout = Duration::from_millis(20);
+    let mut settings = ordered();
+    (settings.concurrency, settings.hold) = (1, Duration::from_millis(1));
+    (settings.reconnect, settings.reconnect_max) = (Duration::from_millis(1), HOUR);
+    let db = C::pool_with(&database, limits);
+    let applied = log.clone();
+    let builder = Inbox::new(BILLING, db, Arc::new(broker), &queue)
+        .on(ReplaySafe, move |_: &mut C, payment: &Payment, _: &Context<'_>| {
+            applied.lock().unwrap().entry("a".into()).or_default().push(payment.payment.clone());
+            Ok(())
+        })
+        .settings(settings);
     let mut running = Running::start(builder);
-    // Nothing of the inbox can be written.
-    let conn = &mut C::connection(&database);
-    conn.batch_execute("ALTER TABLE inbox_operations RENAME TO away").expect("renames");
-    let first = feed.deliver(&keyed("a", "a1"));
     assert_eq!(running.next().await.ending, Ending::Unsettled);
-    conn.batch_execute("ALTER TABLE away RENAME TO inbox_operations").expect("renames");
-    // Not given back alone: whatever came after it would overtake it.
-    assert_eq!(feed.answer(first), None);
-    // A broker would deliver it again; and the inbox has subscribed anew.
-    feed.deliver(&keyed("a", "a1"));
-    feed.deliver(&keyed("a", "a2"));
-    assert_eq!(running.endings(2).await, [Ending::Applied; 2]);
+    tokio::task::spawn_blocking(move || go.wait()).await.expect("no panic");
+    assert_eq!(holder.await.expect("no panic"), Err(Error::RollbackTransaction));
+    let mut endings = Vec::new();
+    while endings.len() < 2 {
+        endings.extend(Some(running.next().await.ending).filter(|it| *it != Ending::Unsettled));
+    }
+    assert_eq!(endings, [Ending::Applied; 2]);
     assert_eq!(log.lock().unwrap()["a"], ["a1", "a2"]);
     running.stop().await;
+    corner.clean().await;
 }

@@ -223,6 +223,37 @@ pub(crate) async fn competing_consumers_share_a_queue(harness: &impl Harness) {
     corner.clean().await;
 }
 
+pub(crate) async fn of_several_consumers_one_is_active_where_told_so(harness: &impl Harness) {
+    let corner = harness.corner();
+    let exchange = corner.exchange("exchange", ExchangeKind::Direct).await;
+    let queue = corner.queue_with("queue", |queue| queue.single_active_consumer = true).await;
+    corner.bind(&exchange, &queue, "ok").await;
+    let mut first = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
+    let mut second = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
+    publish(&corner, &numbered(&exchange, 6)).await;
+    let mut held = Vec::new();
+    for number in numbers(0..6) {
+        let delivery = tokio::select! {
+            delivery = first.receive() => delivery.expect("a delivery"),
+            _ = second.receive() => panic!("it is not its turn"),
+        };
+        assert_eq!(operation(&delivery), number);
+        held.push(delivery);
+    }
+    for delivery in held.drain(..2) {
+        delivery.acker.ack().await.expect("acknowledged");
+    }
+    drop(first);
+    assert_eq!(drain(&mut *second, 4).await, numbers(2..6));
+
+    let mut third = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
+    let waiting = tokio::spawn(async move { drain(&mut *third, 1).await });
+    publish(&corner, &numbered(&exchange, 1)).await;
+    drop((held, second));
+    assert_eq!(waiting.await.expect("no panic"), numbers(0..1));
+    corner.clean().await;
+}
+
 pub(crate) async fn a_receive_given_up_loses_nothing(harness: &impl Harness) {
     let corner = harness.corner();
     let (exchange, queue) = corner.pair().await;

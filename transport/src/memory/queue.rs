@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use message::Message;
@@ -30,7 +30,8 @@ pub(super) struct QueueState {
     pub(super) settings: Queue,
     pub(super) arrived: Arc<Notify>,
     ready: VecDeque<Entry>,
-    consumers: HashMap<u64, Consumer>,
+    /// In the order in which they came.
+    consumers: BTreeMap<u64, Consumer>,
     next_position: u64,
     acked: u64,
 }
@@ -42,7 +43,7 @@ pub(super) enum Taken {
         message: Arc<Message>,
         redelivered: bool,
     },
-    /// Nothing ready, or the prefetch is used up.
+    /// Nothing ready, the prefetch is used up, or it is another consumer's turn.
     Nothing,
     /// The queue does not know the consumer (any more).
     NoConsumer,
@@ -54,7 +55,7 @@ impl QueueState {
             settings,
             arrived: Arc::default(),
             ready: VecDeque::new(),
-            consumers: HashMap::new(),
+            consumers: BTreeMap::new(),
             next_position: 0,
             acked: 0,
         }
@@ -81,9 +82,13 @@ impl QueueState {
     }
 
     pub(super) fn take(&mut self, consumer: u64) -> Taken {
+        let first = self.consumers.keys().next() == Some(&consumer);
         let Some(consumer) = self.consumers.get_mut(&consumer) else {
             return Taken::NoConsumer;
         };
+        if self.settings.single_active_consumer && !first {
+            return Taken::Nothing;
+        }
         if consumer.unacked.len() >= consumer.prefetch {
             return Taken::Nothing;
         }
@@ -148,6 +153,8 @@ impl QueueState {
         for (_, entry) in self.consumers.remove(&id).map(|gone| gone.unacked).unwrap_or_default() {
             self.give_back(entry);
         }
+        // What it did not hold may be somebody else's now.
+        self.arrived.notify_waiters();
     }
 
     pub(super) fn remove_consumers(&mut self) {

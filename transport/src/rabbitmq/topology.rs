@@ -193,6 +193,10 @@ fn arguments(queue: &Queue) -> FieldTable {
         };
         arguments.insert("x-overflow".into(), AMQPValue::LongString(overflow.into()));
     }
+    // Left out and not false where it is not set: so that it is the same queue as before there was this.
+    if queue.single_active_consumer {
+        arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    }
     arguments
 }
 

@@ -1,0 +1,108 @@
+//! Three processes consume one queue in order, one of them active and all of them retrying what failed.
+//! One after the other is killed at any moment, and some bookings fail at first: each account's bookings
+//! still take effect once, in the order in which they were sent.
+
+use std::time::Duration;
+
+use diesel::sql_types::BigInt;
+use diesel::{PgConnection, QueryableByName, RunQueryDsl, sql_query};
+use support::bookings::{self, Booked, Booking};
+use support::broker::{Corner, rabbitmq};
+use support::consumers::{Consumers, counted};
+use support::database::Database;
+use support::inbox::{BILLING, Store};
+use transport::{ExchangeKind, Publisher, Verdict};
+
+const ACCOUNTS: i64 = 12;
+const EACH: i64 = 150;
+const KILLS: i64 = 30;
+/// Longer than any lease.
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_by_one() {
+    support::bounded(scenario("1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_batches() {
+    support::bounded(scenario("16")).await;
+}
+
+async fn scenario(batch: &str) {
+    let database = Database::postgres();
+    let conn = &mut database.pg();
+    bookings::create(conn);
+    let corner = Corner::new(rabbitmq());
+    let exchange = corner.exchange("exchange", ExchangeKind::Direct).await;
+    let queue = corner.queue_with("queue", |queue| queue.single_active_consumer = true).await;
+    corner.bind(&exchange, &queue, "ok").await;
+    let messages: Vec<_> = (1..=EACH)
+        .flat_map(|number| (0..ACCOUNTS).map(move |account| Booking::new(account, number)))
+        .map(|booking| booking.message(&exchange))
+        .collect();
+    let mut lane = corner.broker.open_lane().await.expect("a lane");
+    let verdicts = lane.publish(&messages).await.expect("settled");
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Confirmed));
+
+    let orders = [&database.url, &queue, batch, "ordered"];
+    let mut consumers = Consumers::start(3, &orders, support::services::amqp_url().as_str());
+    for kill in 1..=KILLS {
+        reaches(conn, ACCOUNTS * EACH * kill / (KILLS + 2)).await;
+        // A moment at random; nothing waits for it.
+        std::thread::sleep(Duration::from_micros(fastrand::u64(..50_000)));
+        consumers.kill_any();
+    }
+    reaches(conn, ACCOUNTS * EACH).await;
+    support::eventually("everything is acknowledged", async || corner.depth(&queue).await == 0)
+        .await;
+    let told = consumers.stop();
+    println!("{:?}", counted(&told));
+    assert!(counted(&told)["behind"] > 0, "nothing ever waited behind anything");
+
+    let order: Vec<Booked> = bookings::booked(conn);
+    let mut expected = Vec::new();
+    for account in 0..ACCOUNTS {
+        for number in 1..=EACH {
+            let Booking { account, number, cents } = Booking::new(account, number);
+            let last = (number > 1).then_some(number - 1);
+            expected.push(Booked { account, number, cents, last });
+        }
+    }
+    expected.sort_by(|one, other| (&one.account, one.number).cmp(&(&other.account, other.number)));
+    if let Some((is, shall)) = order.iter().zip(&expected).find(|(is, shall)| is != shall) {
+        panic!("{is:?} where {shall:?} should be");
+    }
+    assert_eq!(order.len(), expected.len());
+    assert_eq!(PgConnection::parked(conn), []);
+    assert_eq!(PgConnection::starts(conn), 0);
+    drop(lane);
+    corner.clean().await;
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// Waits until so many bookings took effect. What a killed process was retrying is leased to it for
+/// minutes: that time passes where nothing else happens.
+async fn reaches(conn: &mut PgConnection, bookings: i64) {
+    let (mut before, mut same) = (0, 0);
+    support::eventually("enough bookings take effect", async || {
+        let count = sql_query("SELECT count(*) AS count FROM bookings")
+            .get_result::<Count>(conn)
+            .expect("counts")
+            .count;
+        same = if count == before { same + 1 } else { 0 };
+        before = count;
+        if same >= 50 {
+            same = 0;
+            // Lost against the inboxes' own transactions, it is done the next time.
+            let _ = inbox::testing::pass_time(conn, BILLING, HOUR);
+        }
+        count >= bookings
+    })
+    .await;
+}
