@@ -26,6 +26,7 @@ macro_rules! inbox_backend {
         pub trait InboxBackend:
             diesel::backend::Backend
             + sealed::Sealed
+            + crate::admin::AdminBackend
             + crate::rebuild::GenerationBackend
             + crate::transition::TransitionBackend
             + Sized

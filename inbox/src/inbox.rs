@@ -57,6 +57,10 @@ impl<C: InboxConnection> Inbox<C> {
     ///
     /// While the broker is unavailable it waits and subscribes anew, with growing pauses.
     ///
+    /// A handler that hangs in its own code is given up at its deadline, here too, and keeps its thread: a
+    /// tokio runtime that is dropped waits for it. Where that can happen leave `main` by
+    /// [`std::process::exit`], or end the runtime with its `shutdown_background`.
+    ///
     /// Dropping the future instead stops less politely: running handlers finish unanswered, so their
     /// messages come again, as duplicates.
     ///

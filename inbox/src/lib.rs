@@ -98,6 +98,7 @@
 // Without a backend there is nowhere to keep anything; the crate still documents and compiles.
 #![cfg_attr(not(any(feature = "postgres", feature = "sqlite")), allow(dead_code))]
 
+pub mod admin;
 mod apply;
 mod attempt;
 mod backend;

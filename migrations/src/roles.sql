@@ -99,7 +99,8 @@ GRANT INSERT (consumer, queue, forced, selection, rate, first_kept, total, posit
       UPDATE (sent, unsendable, position, state, last_error, owner, epoch, lease_until, updated_at, finished_at)
     ON {schema}.outbox_replays TO {admin};
 GRANT UPDATE (result, result_dropped_at), DELETE ON {schema}.inbox_operations TO {admin};
-GRANT UPDATE, DELETE ON {schema}.inbox_parked TO {admin};
+-- What a message is stays as it was delivered.
+GRANT UPDATE (state, not_before, starts, epoch), DELETE ON {schema}.inbox_parked TO {admin};
 GRANT DELETE ON {schema}.inbox_starts TO {admin};
 GRANT INSERT (consumer, building, newest), UPDATE (active, building, newest, started_at, caught_up_at, switched_at)
     ON {schema}.inbox_generations TO {admin};

@@ -1,5 +1,6 @@
 //! What an inbox is, on either database.
 
+mod administered;
 mod batches;
 mod broker;
 mod building;

@@ -129,6 +129,29 @@ async fn the_whole_path() {
 }
 
 #[test]
+fn an_operator_decides_about_parked_messages() {
+    let database = Database::postgres();
+    let roles = LeastPrivileged::on(&database);
+    let parked = "INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, exchange, routing_key, headers,
+                                            payload, state, ordering_key)
+                  VALUES ('c', 'review', 'd', 1, sha256('1'), 'e', 'r', '{}', 'p', 'review', 'k'),
+                         ('c', 'behind', 'd', 0, sha256('2'), 'e', 'r', '{}', 'p', 'behind', 'k')";
+    database.pg().batch_execute(parked).expect("parks");
+    let env = [("RELAY_DATABASE_URL", &roles.admin[..])];
+    for (args, said) in [
+        (&["parked", "list"][..], "behind"),
+        (&["parked", "retry", "1", "--reason", "r"], "1 parked messages were"),
+        (&["parked", "discard", "1", "--reason", "r", "--yes"], "1 parked messages were"),
+        (&["parked", "counts"], "retry"),
+        (&["audit"], "parked.discard"),
+    ] {
+        let mut relay = Process::start("relay", args, &env);
+        assert!(relay.finish().success(), "{args:?}: {}", relay.output);
+        assert!(relay.output.contains(said), "{args:?}: {}", relay.output);
+    }
+}
+
+#[test]
 fn a_right_too_many_is_taken_back_and_a_role_is_made_once() {
     let database = Database::postgres();
     let roles = LeastPrivileged::on(&database);

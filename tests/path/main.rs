@@ -10,6 +10,7 @@ mod a_row_inserted_with_psql_arrives;
 mod compose_commands;
 mod health_and_metrics;
 mod operator_commands;
+mod parked_commands;
 mod rebase_as_the_admin;
 mod replay_commands;
 mod the_order_machine_tells_its_story;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use message::Fingerprint;
 
+mod admin;
 pub(crate) mod batch;
 #[cfg(feature = "postgres")]
 pub(crate) mod claims;

@@ -72,6 +72,14 @@ impl ParkedState {
             Self::Review => "review",
         }
     }
+
+    pub(crate) fn from_stored(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+pub(super) fn state(text: &str) -> diesel::QueryResult<ParkedState> {
+    ParkedState::from_stored(text).ok_or_else(|| unreadable(format!("the state {text:?}")))
 }
 
 type About = (i64, String, String, i32, i64);
@@ -103,10 +111,7 @@ pub(super) fn parked_row(
         payload: payload.into(),
         parked_at: time(parked_at),
         last_parked_at: time(last_parked_at),
-        state: ParkedState::ALL
-            .into_iter()
-            .find(|known| known.as_str() == state)
-            .ok_or_else(|| unreadable(format!("the state {state:?}")))?,
+        state: self::state(&state)?,
         not_before: not_before.map(time),
         ordering_key,
     })

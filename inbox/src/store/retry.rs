@@ -55,7 +55,7 @@ impl Start {
     }
 }
 
-fn known(reason: &str) -> QueryResult<Reason> {
+pub(super) fn known(reason: &str) -> QueryResult<Reason> {
     Reason::from_stored(reason).ok_or_else(|| unreadable(format!("the reason {reason:?}")))
 }
 

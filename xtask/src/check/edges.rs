@@ -18,10 +18,13 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("db", &["migrations"]),
     ("outbox", &["message", "db", "migrations"]),
     ("transport", &["message"]),
-    ("relay", &["outbox", "transport", "message", "db", "migrations", "console"]),
+    ("relay", &["outbox", "transport", "message", "db", "migrations"]),
     ("inbox", &["message", "db", "transport", "migrations"]),
     ("console", &["outbox", "inbox", "message", "db", "migrations"]),
 ];
+/// What only the program of a crate may use, not its library: it must be optional, and `places` keeps its
+/// name out of the library.
+pub(super) const PROGRAMS: [(&str, &[&str]); 1] = [("relay", &["console", "inbox"])];
 /// Folders of crates that may use everything.
 const USERS: [&str; 4] = ["examples", "tests", "benches", "xtask"];
 /// Crates that nothing may use.
@@ -47,6 +50,8 @@ struct Package {
 struct Dependency {
     name: String,
     kind: Option<String>,
+    #[serde(default)]
+    optional: bool,
 }
 
 /// A dependency of one of our crates on another, names without prefix.
@@ -54,6 +59,7 @@ struct Edge<'a> {
     from: &'a str,
     to: &'a str,
     dev: bool,
+    optional: bool,
     /// The crate lies in a folder whose crates may use everything.
     user: bool,
 }
@@ -83,6 +89,7 @@ fn edges(metadata: &Metadata, read: &dyn Fn(&str) -> String) -> Vec<Violation> {
                 from: short(&package.name),
                 to: short(&dependency.name),
                 dev: dependency.kind.as_deref() == Some("dev"),
+                optional: dependency.optional,
                 user: USERS.contains(&folder),
             };
             if let Some(message) = judge(&edge) {
@@ -108,6 +115,12 @@ fn judge(edge: &Edge<'_>) -> Option<String> {
     }
     if edge.user || edge.dev {
         return None;
+    }
+    let program = |(name, uses): &(&str, &[&str])| *name == from && uses.contains(&to);
+    if PROGRAMS.iter().any(program) {
+        return (!edge.optional).then(|| {
+            format!("only the program of `{from}` may use `{to}`; make the dependency optional")
+        });
     }
     match ALLOWED.iter().find(|(name, _)| *name == from) {
         None => Some(format!("`{from}` is new: add it to ALLOWED in xtask/src/check/edges.rs")),
@@ -166,13 +179,23 @@ mod tests {
     use super::*;
 
     fn check(path: &str, name: &str, dependency: &str, kind: Option<&str>) -> Vec<Violation> {
+        judged(path, name, dependency, kind, false)
+    }
+
+    fn judged(
+        path: &str,
+        name: &str,
+        dependency: &str,
+        kind: Option<&str>,
+        optional: bool,
+    ) -> Vec<Violation> {
         let package = |name: &str, path: &str, dependencies| Package {
             name: name.to_owned(),
             manifest_path: workspace::root().join(path).display().to_string(),
             dependencies,
         };
         let kind = kind.map(str::to_owned);
-        let one = Dependency { name: dependency.to_owned(), kind };
+        let one = Dependency { name: dependency.to_owned(), kind, optional };
         let metadata = Metadata {
             packages: vec![
                 package(name, path, vec![one]),
@@ -209,6 +232,15 @@ mod tests {
             assert_eq!(found.len(), 1, "{from} -> {to}");
             assert_eq!((found[0].file.as_str(), found[0].line), (path, 2));
         }
+    }
+
+    #[test]
+    fn what_only_a_program_uses_is_optional() {
+        let inbox = |optional| {
+            judged("relay/Cargo.toml", "counterfoil-relay", "counterfoil-inbox", None, optional)
+        };
+        assert_eq!(inbox(true), []);
+        assert!(inbox(false)[0].message.contains("make the dependency optional"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The inbox on PostgreSQL.
 
+pub(crate) mod admin;
 pub(crate) mod batch;
 pub(crate) mod generation;
 pub(crate) mod operation;

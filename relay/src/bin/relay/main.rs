@@ -12,6 +12,7 @@ mod logging;
 mod migrate;
 mod operator;
 mod output;
+mod parked;
 mod pause;
 mod prune;
 mod rebase;
@@ -61,6 +62,9 @@ enum Command {
     /// Show held messages and decide about them.
     #[command(subcommand)]
     Holds(holds::Holds),
+    /// Show what consumers could not apply, and decide about it. On the consumer's database.
+    #[command(subcommand)]
+    Parked(parked::Parked),
     /// Stop handing messages on. The relay goes on running and keeps its lease.
     Pause(pause::Options),
     /// Hand messages on again.
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
             Command::Doctor(output) => doctor::doctor(&config, output),
             Command::Cursors(command) => cursors::cursors(&config, &command),
             Command::Holds(command) => holds::holds(&config, &command),
+            Command::Parked(command) => parked::parked(&config, &command),
             Command::Pause(options) => pause::pause(&config, &options),
             Command::Resume(options) => pause::resume(&config, &options),
             Command::Wakeup(command) => wakeup::wakeup(&config, &command),
