@@ -100,7 +100,7 @@ GRANT INSERT (consumer, queue, forced, selection, rate, first_kept, total, posit
     ON {schema}.outbox_replays TO {admin};
 GRANT UPDATE (result, result_dropped_at), DELETE ON {schema}.inbox_operations TO {admin};
 -- What a message is stays as it was delivered.
-GRANT UPDATE (state, not_before, starts, epoch), DELETE ON {schema}.inbox_parked TO {admin};
+GRANT UPDATE (state, not_before, starts, epoch, early_since, forced), DELETE ON {schema}.inbox_parked TO {admin};
 GRANT DELETE ON {schema}.inbox_starts TO {admin};
 GRANT INSERT (consumer, building, newest), UPDATE (active, building, newest, started_at, caught_up_at, switched_at)
     ON {schema}.inbox_generations TO {admin};

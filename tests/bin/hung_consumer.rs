@@ -1,5 +1,4 @@
-//! A consumer whose handler never returns, told to stop at that moment: `hung_consumer KIND ADDRESS`. Its
-//! `main` returns as any service's does.
+//! A consumer whose handler never returns, told to stop at that moment: `hung_consumer KIND ADDRESS`.
 #![allow(
     clippy::expect_used,
     clippy::panic,
