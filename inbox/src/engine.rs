@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Step, Verdict};
 use crate::builder::{InboxConnection, Observer};
-use crate::ending::{End, Ended, Ending, Reason};
+use crate::ending::{End, Ending, Reason};
 use crate::lot::Alarm;
 use crate::parking::{Next, Parking};
 use crate::replay::Replayed;
 use crate::route::{Job, Refusal, Routes};
 use crate::telemetry::Telemetry;
-use crate::unit::{Ready, Reply, Task, Unit};
+use crate::unit::{Ready, Task, Unit};
 use crate::watch::Watch;
 use crate::{Consumer, Settings};
 
@@ -34,7 +34,7 @@ pub(crate) struct Engine<C: InboxConnection> {
     /// Held shared by everything at work, alone by what is suspected of killing its process.
     pub(crate) quarantine: RwLock<()>,
     routes: Routes<C>,
-    observer: Option<Observer>,
+    pub(crate) observer: Option<Observer>,
 }
 
 /// How one attempt under guard went.
@@ -112,56 +112,6 @@ impl<C: InboxConnection> Engine<C> {
         if task.lease.is_some() && self.settings.ordered {
             // What waited behind it may be due now.
             self.alarm.set(Duration::ZERO);
-        }
-    }
-
-    async fn answer(&self, reply: Reply, ending: Ending) -> bool {
-        let Reply { acker, ticket, lost } = reply;
-        let answered = match ending {
-            // Given back alone it would come again after what came after it. With its subscription all goes
-            // back, in place.
-            Ending::Unsettled if self.settings.ordered => {
-                lost.cancel();
-                return false;
-            }
-            Ending::Unsettled => acker.requeue().await,
-            // Unanswered, it goes back with the subscription: in order with what was not begun.
-            Ending::Released => return true,
-            Ending::Applied
-            | Ending::Stale
-            | Ending::Duplicate
-            | Ending::Parked(_)
-            | Ending::Overtaken => acker.ack().await,
-        };
-        ticket.answered();
-        if let Err(error) = &answered {
-            self.telemetry.answers_lost.increment(1);
-            tracing::debug!(consumer = self.consumer, reason = %error, "the answer was lost");
-        }
-        answered.is_ok()
-    }
-
-    /// Counts an ending and tells the observer.
-    pub(crate) fn tell(&self, task: &Task<C>, end: End, answered: bool, received: Instant) {
-        let retried = task.lease.is_some();
-        self.telemetry.ended(end, retried, received.elapsed());
-        self.watch.ended(end.ending, end.duplicate);
-        self.warn_beyond_window(&task.incoming, end.ending);
-        let Some(observer) = &self.observer else { return };
-        let ended = Ended {
-            message_id: task.incoming.message_id.as_deref(),
-            kind: task.incoming.kind.as_deref(),
-            operation: task.if_decoded().map(|job| &job.operation),
-            ending: end.ending,
-            duplicate: end.duplicate,
-            attempts: end.attempts,
-            retried,
-            answered,
-        };
-        // The user's code: what is in work beside this message must not go with it.
-        if catch_unwind(AssertUnwindSafe(|| observer(&ended))).is_err() {
-            self.telemetry.panics.increment(1);
-            tracing::error!(consumer = self.consumer, "an observer panicked");
         }
     }
 
@@ -314,19 +264,6 @@ impl<C: InboxConnection> Engine<C> {
             };
             if let Some(ending) = self.wait(patience, &format!("cannot park: {error}")).await {
                 return ending;
-            }
-        }
-    }
-
-    fn parked(&self, task: &Task<C>, reason: Reason, id: i64) {
-        let message_id = task.incoming.message_id.as_deref();
-        match reason {
-            // The usual course of things; what it comes to is said then.
-            Reason::Failed | Reason::Early | Reason::Behind => {
-                tracing::debug!(consumer = self.consumer, parked = id, %reason, message_id, "parked a message");
-            }
-            _ => {
-                tracing::warn!(consumer = self.consumer, parked = id, %reason, message_id, "parked a message");
             }
         }
     }

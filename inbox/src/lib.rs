@@ -99,6 +99,7 @@
 #![cfg_attr(not(any(feature = "postgres", feature = "sqlite")), allow(dead_code))]
 
 pub mod admin;
+mod answer;
 mod apply;
 mod attempt;
 mod backend;

@@ -1,6 +1,7 @@
 //! What an inbox is, on either database.
 
 mod administered;
+mod administered_keys;
 mod batches;
 mod broker;
 mod building;
@@ -16,6 +17,7 @@ mod rebuilt;
 mod retention;
 mod retrying;
 mod swallowed;
+mod taking;
 mod transition;
 mod transition_concurrent;
 mod transition_delivered;

@@ -1,7 +1,7 @@
 //! What an operator sees of parked messages, and what becomes of a decision about them.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use inbox::admin::{self, AdminError, Changed, Order, Selection};
@@ -14,6 +14,7 @@ use support::feed::Feed;
 use support::inbox::{BILLING, Payment, Running, Store, parked};
 use tokio::sync::Semaphore;
 
+use super::administered_keys::{ordered, with_a_key_blocked};
 use super::on_both;
 
 on_both!(
@@ -21,32 +22,30 @@ on_both!(
     a_retry_is_made_at_once_with_every_attempt_spent_and_recorded,
     a_decision_fences_the_retry_that_is_under_way,
     a_failure_of_the_retry_under_way_does_not_undo_a_decision,
-    a_later_one_of_a_key_is_not_retried_before_the_first,
-    a_discarded_message_is_gone_and_the_next_of_its_key_goes_on,
     an_order_over_many_is_bounded_and_leaves_alone_what_waits_behind,
     a_dry_run_changes_nothing_and_an_order_says_who_and_why,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn order() -> Order {
+pub(super) fn order() -> Order {
     Order::new("anna@desk", "the account is open now")
 }
 
-fn quick() -> Settings {
+pub(super) fn quick() -> Settings {
     let mut settings = Settings::default();
     settings.retry_poll = Duration::from_millis(20);
     settings
 }
 
-fn payment(key: &str, payment: &str) -> Message {
+pub(super) fn payment(key: &str, payment: &str) -> Message {
     let mut message = Payment { account: key.to_owned(), ..Payment::new(payment, 1) }.message();
     message.ordering_key = Some(key.to_owned());
     message
 }
 
 /// Credits, unless `decide` says otherwise.
-fn deciding<C: Store>(
+pub(super) fn deciding<C: Store>(
     database: &support::database::Database,
     feed: &Feed,
     decide: impl Fn(&Payment, &Context<'_>) -> Result<(), Failure> + Send + Sync + 'static,
@@ -98,7 +97,7 @@ async fn parked_messages_are_found_counted_and_shown_whole<C: Store>() {
     let all = admin::list(conn, &Selection::default()).expect("lists");
     let [odd, late] = &all[..] else { panic!("{all:?}") };
     let after = Selection { after: odd.id, ..Selection::default() };
-    assert_eq!(admin::list(conn, &after).expect("lists"), [late.clone()]);
+    assert_eq!(admin::list(conn, &after).expect("lists")[..], *std::slice::from_ref(late));
     assert_eq!((odd.consumer.as_str(), odd.attempts, odd.starts), ("billing", 1, 0));
     assert_eq!((odd.not_before, odd.under_way, late.under_way), (None, false, false));
     assert!(late.not_before.is_some_and(|due| due > late.parked_at));
@@ -257,85 +256,6 @@ async fn a_failure_of_the_retry_under_way_does_not_undo_a_decision<C: Store>() {
     assert_eq!((after.attempts, after.starts, after.under_way), (late.attempts, 0, false));
     assert!(after.not_before < late.not_before, "due since the decision");
     assert_eq!(running.stop().await, []);
-}
-
-/// An ordered consumer whose `a1` waits for a person, with `a2` and `a3` behind it.
-async fn with_a_key_blocked<C: Store>(
-    database: &support::database::Database,
-    running: &mut Running,
-    feed: &Feed,
-) -> [i64; 3] {
-    for payment_id in ["a1", "a2", "a3"] {
-        feed.deliver(&payment("a", payment_id));
-        running.next().await;
-    }
-    let rows = admin::list(&mut C::connection(database), &Selection::default()).expect("lists");
-    let states: Vec<_> = rows.iter().map(|row| row.state).collect();
-    assert_eq!(states, [ParkedState::Review, ParkedState::Behind, ParkedState::Behind]);
-    [rows[0].id, rows[1].id, rows[2].id]
-}
-
-type Log = Arc<Mutex<Vec<String>>>;
-
-/// Starts an ordered consumer that wants `a1` reviewed until told otherwise.
-fn ordered<C: Store>(
-    database: &support::database::Database,
-    feed: &Feed,
-) -> (Running, Log, Arc<AtomicBool>) {
-    let (log, sound) = (Log::default(), Arc::new(AtomicBool::new(false)));
-    let (logged, allowed) = (log.clone(), sound.clone());
-    let builder = deciding::<C>(database, feed, move |payment, _| {
-        if payment.payment == "a1" && !allowed.load(Ordering::SeqCst) {
-            return Err(Failure::review("odd"));
-        }
-        logged.lock().unwrap().push(payment.payment.clone());
-        Ok(())
-    });
-    (Running::start(builder.ordered()), log, sound)
-}
-
-async fn a_later_one_of_a_key_is_not_retried_before_the_first<C: Store>() {
-    let (database, feed) = (C::database(), Feed::new());
-    let (mut running, log, sound) = ordered::<C>(&database, &feed);
-    let [first, second, third] = with_a_key_blocked::<C>(&database, &mut running, &feed).await;
-    let conn = &mut C::connection(&database);
-    for later in [second, third] {
-        let error = admin::retry(conn, later, &order()).expect_err("it waits");
-        assert!(
-            matches!(&error, AdminError::Behind { id, head, key }
-                if (*id, *head, key.as_str()) == (later, first, "a")),
-            "{error}"
-        );
-    }
-    assert_eq!(admin::audit(conn, 10).expect("reads"), []);
-    sound.store(true, Ordering::SeqCst);
-    admin::retry(conn, first, &order()).expect("retries");
-    assert_eq!(running.endings(3).await, [Ending::Applied; 3]);
-    assert_eq!(*log.lock().unwrap(), ["a1", "a2", "a3"]);
-    running.stop().await;
-}
-
-async fn a_discarded_message_is_gone_and_the_next_of_its_key_goes_on<C: Store>() {
-    let (database, feed) = (C::database(), Feed::new());
-    let (mut running, log, _) = ordered::<C>(&database, &feed);
-    let [first, _, _] = with_a_key_blocked::<C>(&database, &mut running, &feed).await;
-    // Stopped, so that the look for what waits behind nothing is not what helps.
-    running.stop().await;
-    let conn = &mut C::connection(&database);
-    admin::discard(conn, first, &order()).expect("discards");
-    let rows = admin::list(conn, &Selection::default()).expect("lists");
-    let states: Vec<_> = rows.iter().map(|row| row.state).collect();
-    assert_eq!(states, [ParkedState::Retry, ParkedState::Behind]);
-    let entry = admin::audit(conn, 10).expect("reads").remove(0);
-    assert_eq!(entry.action, "parked.discard");
-    assert!(entry.detail.contains("\"a1\""), "{}", entry.detail);
-    let (mut running, later, _) = ordered::<C>(&database, &Feed::new());
-    assert_eq!(running.endings(2).await, [Ending::Applied; 2]);
-    assert_eq!(
-        (log.lock().unwrap().len(), &later.lock().unwrap()[..]),
-        (0, &["a2".to_owned(), "a3".to_owned()][..])
-    );
-    running.stop().await;
 }
 
 async fn an_order_over_many_is_bounded_and_leaves_alone_what_waits_behind<C: Store>() {

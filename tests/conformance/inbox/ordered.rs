@@ -27,7 +27,6 @@ on_both!(
     what_is_early_does_not_hold_up_what_it_waits_for,
     a_conflict_holds_up_nothing,
     a_long_line_is_worked_off_without_waiting_for_the_next_look,
-    what_waited_is_due_at_the_end_of_what_it_waited_for,
     what_cannot_be_settled_is_not_overtaken,
 );
 
@@ -280,26 +279,6 @@ async fn a_long_line_is_worked_off_without_waiting_for_the_next_look<C: Store>()
     assert_eq!(running.endings(BEHIND).await, [Ending::Applied; BEHIND]);
     let expected: Vec<_> = (1..=BEHIND).map(|number| format!("a{number}")).collect();
     assert_eq!(log.lock().unwrap()["a"], expected);
-    running.stop().await;
-}
-
-async fn what_waited_is_due_at_the_end_of_what_it_waited_for<C: Store>() {
-    let (database, feed, log) = (C::database(), Feed::new(), Log::default());
-    let fails = AtomicBool::new(true);
-    let mut settings = ordered();
-    (settings.backoff, settings.retry_poll) = (Duration::from_millis(100), HOUR);
-    let builder = logging(C::pool(&database), &feed, &log, move |_| {
-        if fails.swap(false, Ordering::SeqCst) { Err(Failure::retry("odd")) } else { Ok(()) }
-    });
-    let mut running = Running::start(builder.settings(settings));
-    for payment in ["a1", "a2", "a3"] {
-        feed.deliver(&keyed("a", payment));
-    }
-    let mut applied = 0;
-    while applied < 3 {
-        applied += usize::from(running.next().await.ending == Ending::Applied);
-    }
-    assert_eq!(log.lock().unwrap()["a"], ["a1", "a2", "a3"]);
     running.stop().await;
 }
 

@@ -5,7 +5,6 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use db::Db;
-use diesel::connection::SimpleConnection;
 use inbox::{Builder, Context, Ending, Failure, Inbox, ParkedState, Reason, ReplaySafe, Settings};
 use support::feed::{Answer, Feed};
 use support::inbox::{BILLING, Payment, Running, Store, parked};
@@ -23,8 +22,6 @@ on_both!(
     a_retry_whose_message_was_taken_away_leaves_nothing,
     each_due_message_goes_to_one_of_several_inboxes,
     a_repeat_of_what_waits_changes_nothing,
-    a_retry_has_the_operation_of_the_first_time,
-    what_was_begun_too_often_is_for_a_person_and_its_company_is_not,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -41,7 +38,7 @@ fn quick() -> Settings {
 }
 
 /// A handler that credits, then says what `decide` says.
-fn deciding<C: Store>(
+pub(super) fn deciding<C: Store>(
     db: Db<C>,
     feed: &Feed,
     decide: impl Fn(&Payment, &Context<'_>) -> Result<(), Failure> + Send + Sync + 'static,
@@ -317,97 +314,4 @@ async fn a_repeat_of_what_waits_changes_nothing<C: Store>() {
     let seen: Vec<_> = rows.iter().map(|row| (row.state, row.deliveries, row.attempts)).collect();
     assert_eq!(seen, [(ParkedState::Review, 2, 1), (ParkedState::Retry, 2, 1)]);
     running.stop().await;
-}
-
-async fn a_retry_has_the_operation_of_the_first_time<C: Store>() {
-    let (database, feed) = (C::database(), Feed::new());
-    let made = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let runs = Arc::new(AtomicU32::new(0));
-    let counted = runs.clone();
-    let builder = deciding(C::pool(&database), &feed, move |_, context| {
-        assert_eq!(context.incoming().timestamp, Some(made));
-        counted.fetch_add(1, Ordering::SeqCst);
-        if context.attempt() == 1 { Err(Failure::retry("not yet")) } else { Ok(()) }
-    });
-    // A key that its redelivery does not have: only the first sight of the message decides.
-    let asked = Arc::new(AtomicU32::new(0));
-    let builder = builder.operation_key("payment.succeeded", move |incoming| {
-        let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
-        incoming.timestamp.filter(|_| first)?;
-        message::OperationKey::new("foreign", "f1").ok()
-    });
-    let mut running = Running::start(builder);
-    let payment = Payment::new("p1", 7).message();
-    feed.deliver_raw(|delivery| {
-        delivery.kind = Some(payment.kind.clone());
-        delivery.payload = payment.payload.clone();
-        delivery.timestamp = Some(made);
-    });
-    assert_eq!(running.by_attempts(2).await, [(parked(Reason::Failed), 1), (Ending::Applied, 2)]);
-    let conn = &mut C::connection(&database);
-    let foreign = message::OperationKey::new("foreign", "f1").expect("valid");
-    assert!(inbox::operation(conn, BILLING, &foreign).expect("reads").is_some());
-    assert_eq!((C::stored(conn, "p1"), runs.load(Ordering::SeqCst)), (None, 2));
-    running.stop().await;
-}
-
-async fn what_was_begun_too_often_is_for_a_person_and_its_company_is_not<C: Store>() {
-    let (database, feed) = (C::database(), Feed::new());
-    let mut running = Running::start(deciding(C::pool(&database), &feed, |_, context| {
-        if context.attempt() == 1 { Err(Failure::retry_after(HOUR, "closed")) } else { Ok(()) }
-    }));
-    for payment in ["culprit", "company"] {
-        feed.deliver(&Payment::new(payment, 1).message());
-        assert_eq!(running.next().await.ending, parked(Reason::Failed));
-    }
-    running.stop().await;
-    // As three processes leave it that died with the one while the other was waiting for its place.
-    let conn = &mut C::connection(&database);
-    conn.batch_execute(
-        "UPDATE inbox_parked SET starts = 3, epoch = 3 WHERE operation = 'culprit';
-         UPDATE inbox_parked SET epoch = 3 WHERE operation = 'company'",
-    )
-    .expect("writes");
-    inbox::testing::pass_time(conn, BILLING, HOUR).expect("passes");
-    let mut running = Running::start(deciding(C::pool(&database), &feed, |_, _| Ok(())));
-    assert_eq!(running.endings(2).await, [Ending::Applied, parked(Reason::Crashed)]);
-    let rows = C::parked(conn);
-    let [row] = &rows[..] else { panic!("{rows:?}") };
-    assert_eq!((row.reason, row.state), (Reason::Crashed, ParkedState::Review));
-    assert_eq!(row.operation.as_ref().map(|(_, id)| id.as_str()), Some("culprit"));
-    running.stop().await;
-}
-
-/// The planner takes a lot that was next to empty when it was last looked at for small, and a join for the
-/// way to pick from it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_more_is_taken_than_there_is_room_for() {
-    support::bounded(async {
-        let (database, feed) = (diesel::PgConnection::database(), Feed::new());
-        let conn = &mut diesel::PgConnection::connection(&database);
-        conn.batch_execute(
-            "INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, exchange, routing_key, headers, payload, state, not_before)
-             VALUES ('billing', 'failed', '', 1, sha256('0'), 'e', 'r', '{}', 'x', 'retry', now() + interval '1 day');
-             ANALYZE inbox_parked;
-             INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, exchange, routing_key, headers, payload, state, not_before)
-             SELECT 'billing', 'failed', '', 1, sha256(n::text::bytea), 'e', 'r', '{}', 'x', 'retry', now() - interval '1 day'
-             FROM generate_series(1, 200) n",
-        )
-        .expect("fills");
-        let pool = diesel::PgConnection::pool(&database);
-        let builder = deciding::<diesel::PgConnection>(pool, &feed, |_, _| Ok(()));
-        let mut running = Running::start(builder.concurrency(1));
-        // All of them are of no kind; the first ones are told while the others are due.
-        let mut most = 0;
-        for _ in 0..200 {
-            assert_eq!(running.next().await.ending, parked(Reason::UnknownKind));
-            let taken = diesel::select(diesel::dsl::sql::<diesel::sql_types::BigInt>(
-                "(SELECT count(*) FROM inbox_parked WHERE state = 'retry' AND epoch > 0)",
-            ));
-            most = most.max(diesel::RunQueryDsl::get_result::<i64>(taken, conn).expect("counts"));
-        }
-        assert!((0..=2).contains(&most), "{most} were taken at once");
-        running.stop().await;
-    })
-    .await;
 }
