@@ -83,9 +83,12 @@ impl Figures {
 
     /// Deliveries to the inbox's consumer, by what it did with them.
     pub(crate) fn billing_deliveries(&self) -> i64 {
-        count(&self.billing.credits)
-            + self.standing.repeats.duplicates
-            + self.standing.repeats.conflicts
+        count(&self.billing.credits) + self.standing.repeats.duplicates + self.altered_deliveries()
+    }
+
+    /// Those among them that were parked: one that comes again is counted where it is parked.
+    pub(crate) fn altered_deliveries(&self) -> i64 {
+        self.parked.iter().map(|parked| parked.deliveries).sum()
     }
 
     /// Events that the inbox's consumer got more than once.

@@ -49,7 +49,9 @@ fn balances(figures: &Figures) -> Table {
         credited(figures.naive_redelivered()),
         format!(
             "{} recognised",
-            whole(figures.billing_redelivered() - (standing.repeats.conflicts - announced.altered))
+            whole(
+                figures.billing_redelivered() - (figures.altered_deliveries() - announced.altered)
+            )
         ),
         whole(0),
     );

@@ -52,7 +52,7 @@ impl ConsumeFaults {
         }
     }
 
-    /// Deliveries received.
+    /// Deliveries worked on. One that was still waiting for its turn when the consumer died is none: it comes again.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
@@ -68,7 +68,6 @@ impl ConsumeFaults {
     }
 
     fn fate(&self, redelivered: bool) -> Fate {
-        self.delivered.fetch_add(1, Ordering::Relaxed);
         if redelivered {
             // Answered properly, or some messages would go round and round.
             self.redelivered.fetch_add(1, Ordering::Relaxed);
@@ -145,6 +144,7 @@ struct FaultyAck {
 #[async_trait]
 impl Acknowledge for FaultyAck {
     async fn ack(self: Box<Self>) -> Result<(), Unavailable> {
+        self.faults.delivered.fetch_add(1, Ordering::Relaxed);
         match self.fate {
             Fate::Ack => self.inner.ack().await,
             // As if the ack had been lost: the consumer believes it was taken.
