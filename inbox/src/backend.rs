@@ -19,39 +19,54 @@ mod sealed {
     impl Sealed for diesel::sqlite::Sqlite {}
 }
 
-macro_rules! inbox_backend {
-    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $file:ident;)+) => {
-        /// A database an inbox can live in: `Pg` or `Sqlite`. Sealed; any diesel connection on one of them (a
-        /// pooled one too) can be used.
-        pub trait InboxBackend:
-            diesel::backend::Backend
-            + sealed::Sealed
-            + crate::admin::AdminBackend
-            + crate::rebuild::GenerationBackend
-            + crate::transition::TransitionBackend
-            + Sized
-        {
+/// A trait over the two databases whose functions are those of the stores, each named with the file that
+/// holds it.
+macro_rules! stores {
+    (
+        $(#[$doc:meta])*
+        trait $trait:ident: $($bound:path),+;
+        $(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $file:ident;)+
+    ) => {
+        $(#[$doc])*
+        pub trait $trait: $($bound +)+ Sized {
             $(#[doc(hidden)]
-            fn $name<C: LoadConnection<Backend = Self>>(conn: &mut C, $($arg: $ty),*) -> QueryResult<$out>;)+
-
-            #[doc(hidden)]
-            fn waiting_at_most<C: LoadConnection<Backend = Self>, T>(
+            fn $name<C: diesel::connection::LoadConnection<Backend = Self>>(
                 conn: &mut C,
-                wait: Duration,
-                work: impl FnOnce(&mut C) -> QueryResult<T>,
-            ) -> QueryResult<Option<T>>;
+                $($arg: $ty),*
+            ) -> diesel::QueryResult<$out>;)+
         }
 
-        inbox_backend!(@ "postgres", diesel::pg::Pg, postgres; $(fn $name($($arg: $ty),*) -> $out = $file;)+);
-        inbox_backend!(@ "sqlite", diesel::sqlite::Sqlite, sqlite; $(fn $name($($arg: $ty),*) -> $out = $file;)+);
+        $crate::backend::stores!(@ "postgres", diesel::pg::Pg, postgres, $trait; $(fn $name($($arg: $ty),*) -> $out = $file;)+);
+        $crate::backend::stores!(@ "sqlite", diesel::sqlite::Sqlite, sqlite, $trait; $(fn $name($($arg: $ty),*) -> $out = $file;)+);
     };
-    (@ $feature:literal, $backend:ty, $store:ident; $(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $file:ident;)+) => {
+    (@ $feature:literal, $backend:ty, $store:ident, $trait:ident; $(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $file:ident;)+) => {
         #[cfg(feature = $feature)]
-        impl InboxBackend for $backend {
-            $(fn $name<C: LoadConnection<Backend = Self>>(conn: &mut C, $($arg: $ty),*) -> QueryResult<$out> {
-                crate::store::$store::$file::$name(conn, $($arg),*)
+        impl $trait for $backend {
+            $(fn $name<C: diesel::connection::LoadConnection<Backend = Self>>(
+                conn: &mut C,
+                $($arg: $ty),*
+            ) -> diesel::QueryResult<$out> {
+                $crate::store::$store::$file::$name(conn, $($arg),*)
             })+
+        }
+    };
+}
+pub(crate) use stores;
 
+/// What takes a closure, and fits no table of functions.
+pub trait WaitingBackend: diesel::backend::Backend + Sized {
+    #[doc(hidden)]
+    fn waiting_at_most<C: LoadConnection<Backend = Self>, T>(
+        conn: &mut C,
+        wait: Duration,
+        work: impl FnOnce(&mut C) -> QueryResult<T>,
+    ) -> QueryResult<Option<T>>;
+}
+
+macro_rules! waiting {
+    ($feature:literal, $backend:ty, $store:ident) => {
+        #[cfg(feature = $feature)]
+        impl WaitingBackend for $backend {
             fn waiting_at_most<C: LoadConnection<Backend = Self>, T>(
                 conn: &mut C,
                 wait: Duration,
@@ -62,9 +77,13 @@ macro_rules! inbox_backend {
         }
     };
 }
+waiting!("postgres", diesel::pg::Pg, postgres);
+waiting!("sqlite", diesel::sqlite::Sqlite, sqlite);
 
-// Each function, and the file of the two stores that holds it.
-inbox_backend! {
+stores! {
+    /// A database an inbox can live in: `Pg` or `Sqlite`. Sealed; any diesel connection on one of them (a
+    /// pooled one too) can be used.
+    trait InboxBackend: diesel::backend::Backend, sealed::Sealed, WaitingBackend, crate::admin::AdminBackend, crate::rebuild::GenerationBackend, crate::transition::TransitionBackend;
     fn claim(row: &Row<'_>) -> bool = operation;
     fn withdraw(row: &Row<'_>) -> () = operation;
     fn store_result(row: &Row<'_>, json: &str, verdict: OperationVerdict) -> () = operation;

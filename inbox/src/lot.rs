@@ -11,8 +11,8 @@ use crate::backend::InboxBackend;
 use crate::builder::InboxConnection;
 use crate::engine::Engine;
 use crate::lanes::Lanes;
-use crate::parking::micros;
 use crate::starts::LEASE;
+use crate::store::micros;
 use crate::store::retry::Due;
 use crate::unit::Unit;
 

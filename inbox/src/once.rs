@@ -6,7 +6,7 @@ use message::{Fingerprint, OperationKey, check_name};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::backend::InboxBackend;
+use crate::backend::{InboxBackend, WaitingBackend};
 use crate::outcome::{Answer, Outcome};
 use crate::park::clean;
 use crate::store::{First, Row};

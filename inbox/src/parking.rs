@@ -3,6 +3,7 @@ use std::time::Duration;
 use crate::Settings;
 use crate::backoff::Backoff;
 use crate::ending::Reason;
+use crate::store::micros;
 
 /// Longest pause that a handler can ask for: more would overflow a database's times.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -53,15 +54,10 @@ impl Next {
 
     pub(crate) fn after_micros(self) -> Option<i64> {
         match self {
-            Self::Retry(after) => Some(micros(after)),
+            Self::Retry(after) => Some(micros(after.min(LONGEST))),
             Self::Behind | Self::Review => None,
         }
     }
-}
-
-/// As an interval for the database.
-pub(crate) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
 }
 
 /// How a message is parked.

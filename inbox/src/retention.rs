@@ -6,6 +6,7 @@ use diesel::QueryResult;
 use diesel::connection::LoadConnection;
 
 use crate::backend::InboxBackend;
+use crate::store::micros;
 use crate::{BuildError, Consumer};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -175,12 +176,6 @@ where
         parked: count(parked),
         done: [operations, looked_at, starts, parked].into_iter().all(|looked_at| looked_at < rows),
     })
-}
-
-/// Windows beyond what a bigint can say never end; a thousand years will do.
-fn micros(window: Duration) -> i64 {
-    const LONGEST: Duration = Duration::from_secs(365_000 * 24 * 60 * 60);
-    i64::try_from(window.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

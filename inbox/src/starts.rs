@@ -12,7 +12,7 @@ use crate::backend::InboxBackend;
 use crate::builder::InboxConnection;
 use crate::ending::Ending;
 use crate::engine::{Engine, Patience};
-use crate::parking::micros;
+use crate::store::micros;
 use crate::store::retry::Start;
 use crate::unit::Task;
 

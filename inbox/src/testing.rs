@@ -7,7 +7,7 @@ use diesel::connection::LoadConnection;
 
 use crate::Consumer;
 use crate::backend::InboxBackend;
-use crate::parking::micros;
+use crate::store::micros;
 
 /// Lets time pass for what a consumer has parked: retries become due, and what came early grows old, as if
 /// so long had gone by. Waits are counted by the database's clock, which no test can move.

@@ -9,6 +9,9 @@ mod admin;
 pub(crate) mod batch;
 #[cfg(feature = "postgres")]
 pub(crate) mod claims;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[macro_use]
+mod holding_up;
 mod generation;
 pub(crate) mod missing;
 mod operation;
@@ -28,6 +31,13 @@ pub use operation::{Operation, OperationVerdict};
 pub use parked::{Parked, ParkedState};
 pub(crate) use transition::{Move, NewTransition};
 pub use transition::{Standing, Transition};
+
+/// As an interval for the database. Beyond what a bigint can say nothing ever ends; a thousand years will
+/// do.
+pub(crate) fn micros(duration: Duration) -> i64 {
+    const LONGEST: Duration = Duration::from_secs(365_000 * 24 * 60 * 60);
+    i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
+}
 
 /// Microseconds since 1970 as a time.
 fn time(micros: i64) -> SystemTime {

@@ -51,10 +51,13 @@ pub(crate) fn blocked_keys<C: LoadConnection<Backend = Pg>>(
     skip: bool,
 ) -> QueryResult<Vec<String>> {
     Statement::<3, Text>::new(
-        "SELECT DISTINCT ordering_key FROM inbox_parked
-         WHERE consumer = ? AND ordering_key IN (SELECT json_array_elements_text(CAST(? AS json)))
-           AND (state = 'behind' OR (state = 'retry' AND reason <> 'early')
-                OR (state = 'review' AND reason NOT IN ('early', 'conflict', 'replay_refused') AND ? = 0))",
+        concat!(
+            "SELECT DISTINCT ordering_key FROM inbox_parked
+             WHERE consumer = ? AND ordering_key IN (SELECT json_array_elements_text(CAST(? AS json)))
+               AND (state = 'behind' OR ",
+            holding_up!(""),
+            ")"
+        ),
         [Bind::Text(consumer.0), Bind::Text(keys), Bind::Integer(i32::from(skip))],
     )
     .load(conn)

@@ -6,9 +6,8 @@ use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
 use crate::Consumer;
 use crate::store::statement::{Bind, Statement};
 
-/// The first parked message that the others of its ordering key wait for. What came before its time is none:
-/// it may wait for those very others. Nor is what stands for nothing that has to come first, a conflict or a
-/// refused replay; nor, with `skip`, anything under review.
+/// The first parked message that the others of its ordering key wait for; with `skip` that is nothing under
+/// review.
 pub(crate) fn head_of_key<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     consumer: Consumer<'_>,
@@ -16,10 +15,13 @@ pub(crate) fn head_of_key<C: LoadConnection<Backend = Sqlite>>(
     skip: bool,
 ) -> QueryResult<Option<i64>> {
     Statement::<3, BigInt>::new(
-        "SELECT id FROM inbox_parked
-         WHERE consumer = ? AND ordering_key = ? AND (state = 'behind' OR (state = 'retry' AND reason <> 'early')
-                OR (state = 'review' AND reason NOT IN ('early', 'conflict', 'replay_refused') AND ? = 0))
-         ORDER BY id LIMIT 1",
+        concat!(
+            "SELECT id FROM inbox_parked
+             WHERE consumer = ? AND ordering_key = ? AND (state = 'behind' OR ",
+            holding_up!(""),
+            ")
+             ORDER BY id LIMIT 1"
+        ),
         [Bind::Text(consumer.0), Bind::Text(key), Bind::Integer(i32::from(skip))],
     )
     .get_result(conn)
@@ -35,13 +37,14 @@ pub(crate) fn promote<C: LoadConnection<Backend = Sqlite>>(
     skip: bool,
 ) -> QueryResult<bool> {
     Statement::<5>::new(
-        "UPDATE inbox_parked SET state = 'retry', not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-         WHERE id = (SELECT min(id) FROM inbox_parked WHERE consumer = ? AND ordering_key = ? AND state = 'behind')
-           AND NOT EXISTS (SELECT 1 FROM inbox_parked AS other
-                           WHERE other.consumer = ? AND other.ordering_key = ?
-                             AND ((other.state = 'retry' AND other.reason <> 'early')
-                                  OR (other.state = 'review'
-                                      AND other.reason NOT IN ('early', 'conflict', 'replay_refused') AND ? = 0)))",
+        concat!(
+            "UPDATE inbox_parked SET state = 'retry', not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+             WHERE id = (SELECT min(id) FROM inbox_parked WHERE consumer = ? AND ordering_key = ? AND state = 'behind')
+               AND NOT EXISTS (SELECT 1 FROM inbox_parked AS other
+                               WHERE other.consumer = ? AND other.ordering_key = ? AND ",
+            holding_up!("other."),
+            ")"
+        ),
         [
             Bind::Text(consumer.0),
             Bind::Text(key),
@@ -61,15 +64,16 @@ pub(crate) fn promote_all<C: LoadConnection<Backend = Sqlite>>(
     skip: bool,
 ) -> QueryResult<usize> {
     Statement::<2>::new(
-        "UPDATE inbox_parked SET state = 'retry', not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-         WHERE consumer = ? AND state = 'behind'
-           AND NOT EXISTS (SELECT 1 FROM inbox_parked AS other
-                           WHERE other.consumer = inbox_parked.consumer
-                             AND other.ordering_key = inbox_parked.ordering_key
-                             AND ((other.state = 'retry' AND other.reason <> 'early')
-                                  OR (other.state = 'review'
-                                      AND other.reason NOT IN ('early', 'conflict', 'replay_refused') AND ? = 0)
-                                  OR (other.state = 'behind' AND other.id < inbox_parked.id)))",
+        concat!(
+            "UPDATE inbox_parked SET state = 'retry', not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+             WHERE consumer = ? AND state = 'behind'
+               AND NOT EXISTS (SELECT 1 FROM inbox_parked AS other
+                               WHERE other.consumer = inbox_parked.consumer
+                                 AND other.ordering_key = inbox_parked.ordering_key
+                                 AND ((other.state = 'behind' AND other.id < inbox_parked.id) OR ",
+            holding_up!("other."),
+            "))"
+        ),
         [Bind::Text(consumer.0), Bind::Integer(i32::from(skip))],
     )
     .execute(conn)
