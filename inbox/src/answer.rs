@@ -1,6 +1,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use transport::Unavailable;
+
 use crate::builder::InboxConnection;
 use crate::ending::{End, Ended, Ending, Reason};
 use crate::engine::Engine;
@@ -27,7 +29,12 @@ impl<C: InboxConnection> Engine<C> {
             | Ending::Overtaken => acker.ack().await,
         };
         ticket.answered();
-        if let Err(error) = &answered {
+        self.taken(&answered)
+    }
+
+    /// Whether the broker took an answer; counted where it did not.
+    pub(crate) fn taken(&self, answered: &Result<(), Unavailable>) -> bool {
+        if let Err(error) = answered {
             self.telemetry.answers_lost.increment(1);
             tracing::debug!(consumer = self.consumer, reason = %error, "the answer was lost");
         }

@@ -72,18 +72,11 @@ impl<C: InboxConnection> Engine<C> {
         }
         let stale = Stale::default();
         let context = context(&self.consumer, ready, attempt, &stale);
-        let consumer = Consumer(&self.consumer);
-        let incoming = &ready.task.incoming;
-        let mut once = Once::new(consumer, &ready.job.operation, &ready.job.fingerprint)
-            .redelivered(incoming.redelivered)
-            .replay(Replayed::of(incoming).is_some());
-        if let Some(id) = context.message_id() {
-            once = once.message_id(id);
-        }
-        let answer = once.answer(tx, |tx| match ready.job.work.apply(tx, &context) {
-            Some(applied) => Ok((applied.map_err(Abort::Handler)?, stale.verdict())),
-            None => Err(Abort::Unprepared),
-        })?;
+        let answer =
+            self.once(ready).answer(tx, |tx| match ready.job.work.apply(tx, &context) {
+                Some(applied) => Ok((applied.map_err(Abort::Handler)?, stale.verdict())),
+                None => Err(Abort::Unprepared),
+            })?;
         // As raw JSON: nobody here reads the result.
         let answer: Answer<Box<RawValue>> = answer;
         if let Answer::Applied(_) = answer {
@@ -91,6 +84,18 @@ impl<C: InboxConnection> Engine<C> {
             return Ok(Verdict::of(stale.verdict()));
         }
         self.answered(tx, ready, answer)
+    }
+
+    /// The message's operation, as the claim and the counting of repeats want it.
+    pub(crate) fn once<'a>(&'a self, ready: &'a Ready<C>) -> Once<'a> {
+        let (incoming, job) = (&ready.task.incoming, &ready.job);
+        let once = Once::new(Consumer(&self.consumer), &job.operation, &job.fingerprint)
+            .redelivered(incoming.redelivered)
+            .replay(Replayed::of(incoming).is_some());
+        match &incoming.message_id {
+            Some(id) => once.message_id(id),
+            None => once,
+        }
     }
 
     /// What became of a message whose handler did not run.
@@ -176,17 +181,20 @@ impl<C: InboxConnection> Engine<C> {
             C::Backend::finish(tx, consumer, digest.as_bytes())?;
         }
         let id = match &task.lease {
-            Some(lease) if C::Backend::put_back(tx, lease, parking)? => lease.id,
-            Some(_) => return Ok(None),
+            Some(lease) => {
+                if !C::Backend::put_back(tx, lease, parking)? {
+                    return Ok(None);
+                }
+                // What it is parked for now may be nothing that others wait for.
+                self.promote_next(tx, key)?;
+                lease.id
+            }
             None => {
                 let operation = ready.map(|ready| &ready.job.operation);
                 let row = NewParked::new(consumer, &task.incoming, operation, key, parking);
                 C::Backend::park(tx, &row)?
             }
         };
-        if parking.next == Next::Review && self.settings.skip_reviewed {
-            self.promote_next(tx, key)?;
-        }
         Ok(Some(Verdict::Parked { id, reason: parking.reason }))
     }
 }

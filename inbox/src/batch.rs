@@ -113,27 +113,29 @@ impl<C: InboxConnection> Engine<C> {
             .map(|reply| &reply.ticket)
             .collect();
         let at_once = tickets.len() == units.len() && Ticket::are_all_until_the_last(&tickets);
-        let last = units.len().saturating_sub(1);
-        let mut told = Vec::with_capacity(units.len());
-        let mut open = Vec::with_capacity(units.len());
-        let mut answered = true;
-        for (at, (Unit { task, received, reply, .. }, end)) in units.into_iter().enumerate() {
-            if let Some(Reply { acker, ticket, .. }) = reply {
-                let given = match (at_once, at == last) {
-                    (false, _) => acker.ack().await,
-                    (true, true) => acker.ack_through().await,
-                    (true, false) => Ok(()),
+        if !at_once {
+            for (Unit { task, received, reply, .. }, end) in units {
+                let answered = match reply {
+                    Some(reply) => self.answer(reply, end.ending).await,
+                    None => true,
                 };
-                if let Err(error) = given {
-                    answered = false;
-                    self.telemetry.answers_lost.increment(1);
-                    tracing::debug!(consumer = self.consumer, reason = %error, "an answer was lost");
-                }
-                open.push(ticket);
+                self.tell(&task, end, answered, received);
             }
-            told.push((task, end, received));
+            return;
         }
-        for ticket in open {
+        let (mut told, mut last, mut tickets) = (Vec::new(), None, Vec::new());
+        for (Unit { task, received, reply, .. }, end) in units {
+            told.push((task, end, received));
+            if let Some(Reply { acker, ticket, .. }) = reply {
+                last = Some(acker);
+                tickets.push(ticket);
+            }
+        }
+        let answered = match last {
+            Some(acker) => self.taken(&acker.ack_through().await),
+            None => true,
+        };
+        for ticket in tickets {
             ticket.answered();
         }
         for (task, end, received) in told {

@@ -21,8 +21,9 @@ pub enum Ending {
     /// operator. Rolled back.
     Overtaken,
     /// The database could not be used, or another transaction held the operation, for longer than
-    /// [`Settings::hold`](crate::Settings::hold). Given back to the queue; if a COMMIT was under way
-    /// its row decides at the next delivery.
+    /// [`Settings::hold`](crate::Settings::hold). Given back to the queue, in order with all that came after
+    /// it; if a COMMIT was under way its row decides at the next delivery. A parked message does not wait for
+    /// so long: it is put off at once.
     Unsettled,
     /// The inbox was told to stop before there was an answer. Given back to the queue.
     Released,

@@ -11,7 +11,6 @@ use crate::builder::InboxConnection;
 use crate::engine::Engine;
 use crate::outcome::Answer;
 use crate::park::clean;
-use crate::replay::Replayed;
 use crate::stale::Stale;
 use crate::store::Row;
 use crate::store::batch::{BatchClaim, BatchResult};
@@ -127,16 +126,9 @@ impl<C: InboxConnection> Engine<C> {
     }
 
     fn answer_repeat(&self, tx: &mut C, ready: &Ready<C>) -> Result<Verdict, Abort> {
-        let incoming = &ready.task.incoming;
-        let message_id = incoming.message_id.as_deref().map(clean);
-        let row = Row {
-            consumer: Consumer(&self.consumer),
-            operation: &ready.job.operation,
-            fingerprint: &ready.job.fingerprint,
-            message_id: message_id.as_deref(),
-            redelivered: incoming.redelivered,
-            replay: Replayed::of(incoming).is_some(),
-        };
+        let row = self.once(ready).row;
+        let message_id = row.message_id.map(clean);
+        let row = Row { message_id: message_id.as_deref(), ..row };
         let first = C::Backend::count_repeat(tx, &row).map_err(OnceError::from)?;
         // Deleted between the two statements: alone it is claimed again.
         let first = first.ok_or(OnceError::RowGone)?;

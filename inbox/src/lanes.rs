@@ -87,15 +87,6 @@ async fn work<C: InboxConnection>(engine: Arc<Engine<C>>, queue: Queue<C>) {
         if units.is_empty() {
             break;
         }
-        // A task of its own: a panic of an observer must not cost the worker.
-        let settling = tokio::spawn({
-            let engine = engine.clone();
-            async move { engine.settle_all(units).await }
-        });
-        if let Err(error) = settling.await
-            && error.is_panic()
-        {
-            tracing::error!(consumer = engine.consumer, "an observer panicked");
-        }
+        engine.settle_all(units).await;
     }
 }

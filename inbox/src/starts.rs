@@ -31,23 +31,29 @@ impl<C: InboxConnection> Engine<C> {
             return Ok(lease.starts);
         }
         let Some(digest) = task.digest else { return Ok(0) };
+        // Looked up once: whoever has to decode it early asks before the others.
         loop {
+            match task.looked.get() {
+                Some(Start::Begun { starts }) => return Ok(*starts),
+                Some(Start::Parked { reason, .. }) => return Err(Ending::Parked(*reason)),
+                None => {}
+            }
             let engine = self.clone();
             let looked = self.db.call_within(self.settings.handler_deadline, move |conn| {
                 let consumer = Consumer(&engine.consumer);
                 conn.write(|tx| C::Backend::look(tx, consumer, digest.as_bytes()))
             });
-            let error: CallError<Error> = match looked.await {
-                // Begun by whoever had to decode it, it is one of those on record.
-                Ok(Start::Begun { starts }) => {
-                    return Ok(starts - u32::from(task.begun()).min(starts));
+            let looked: Result<Start, CallError<Error>> = looked.await;
+            match looked {
+                Ok(start) => {
+                    task.looked.get_or_init(|| start);
                 }
-                Ok(Start::Parked { reason, .. }) => return Err(Ending::Parked(reason)),
-                Err(error) => error,
-            };
-            let reason = format!("cannot count a redelivery: {error}");
-            if let Some(ending) = self.wait(patience, &reason).await {
-                return Err(ending);
+                Err(error) => {
+                    let reason = format!("cannot count a redelivery: {error}");
+                    if let Some(ending) = self.wait(patience, &reason).await {
+                        return Err(ending);
+                    }
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::incoming::Incoming;
 use crate::outstanding::Ticket;
 use crate::park::digest;
 use crate::route::{Job, Refusal};
-use crate::store::retry::{Due, Lease};
+use crate::store::retry::{Due, Lease, Start};
 
 /// A message to apply.
 pub(crate) struct Task<C> {
@@ -23,7 +23,9 @@ pub(crate) struct Task<C> {
     key: Option<String>,
     /// As a parked one was named the first time.
     operation: Option<OperationKey>,
-    /// Whether its start is on record, or needs none.
+    /// What was known of a redelivered one before it was begun.
+    pub(crate) looked: OnceLock<Start>,
+    /// Whether its start is on record.
     begun: AtomicBool,
     decoded: OnceLock<Result<Arc<Job<C>>, Refusal>>,
 }
@@ -57,6 +59,7 @@ impl<C> Task<C> {
             key: ordering_key,
             operation,
             decoded: OnceLock::new(),
+            looked: OnceLock::new(),
             begun: AtomicBool::new(false),
         }
     }
@@ -71,6 +74,7 @@ impl<C> Task<C> {
             digest,
             operation: None,
             decoded: OnceLock::new(),
+            looked: OnceLock::new(),
             begun: AtomicBool::new(false),
         }
     }
@@ -98,7 +102,7 @@ impl<C> Task<C> {
 
     /// Whether a start has to be put on record, and has not been.
     pub(crate) fn unbegun(&self) -> bool {
-        (self.lease.is_some() || self.digest.is_some()) && !self.begun.load(Ordering::Relaxed)
+        (self.lease.is_some() || self.digest.is_some()) && !self.begun()
     }
 
     pub(crate) fn set_begun(&self) {

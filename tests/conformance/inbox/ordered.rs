@@ -32,23 +32,23 @@ on_both!(
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn ordered() -> Settings {
+pub(super) fn ordered() -> Settings {
     let mut settings = Settings::default();
     settings.ordered = true;
     settings.retry_poll = Duration::from_millis(20);
     settings
 }
 
-fn keyed(key: &str, payment: &str) -> Message {
+pub(super) fn keyed(key: &str, payment: &str) -> Message {
     let mut message = Payment { account: key.to_owned(), ..Payment::new(payment, 1) }.message();
     message.ordering_key = Some(key.to_owned());
     message
 }
 
 /// What was applied, by key, in order.
-type Log = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
+pub(super) type Log = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 
-fn logging<C: Store>(
+pub(super) fn logging<C: Store>(
     db: Db<C>,
     feed: &Feed,
     log: &Log,

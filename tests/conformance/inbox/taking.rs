@@ -10,11 +10,13 @@ use support::feed::Feed;
 use support::inbox::{BILLING, Payment, Running, Store, parked};
 
 use super::on_both;
+use super::ordered::{Log, keyed, logging, ordered};
 use super::retrying::deciding;
 
 on_both!(
     a_retry_has_the_operation_of_the_first_time,
     what_was_begun_too_often_is_for_a_person_and_its_company_is_not,
+    what_turns_out_to_hold_up_nothing_lets_the_next_of_its_key_go_on,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -75,6 +77,32 @@ async fn what_was_begun_too_often_is_for_a_person_and_its_company_is_not<C: Stor
     let [row] = &rows[..] else { panic!("{rows:?}") };
     assert_eq!((row.reason, row.state), (Reason::Crashed, ParkedState::Review));
     assert_eq!(row.operation.as_ref().map(|(_, id)| id.as_str()), Some("culprit"));
+    running.stop().await;
+}
+
+async fn what_turns_out_to_hold_up_nothing_lets_the_next_of_its_key_go_on<C: Store>() {
+    let (database, feed, log) = (C::database(), Feed::new(), Log::default());
+    let mut settings = ordered();
+    settings.retry_poll = HOUR;
+    let builder = logging(C::pool(&database), &feed, &log, |payment| {
+        if payment.payment == "a1" && payment.account == "a" {
+            return Err(Failure::retry_after(Duration::from_millis(100), "closed"));
+        }
+        Ok(())
+    });
+    let mut running = Running::start(builder.concurrency(1).settings(settings));
+    feed.deliver(&keyed("a", "a1"));
+    assert_eq!(running.next().await.ending, parked(Reason::Failed));
+    feed.deliver(&keyed("a", "a2"));
+    assert_eq!(running.next().await.ending, parked(Reason::Behind));
+    // The operation takes effect with other content, and the first one's retry is a conflict.
+    feed.deliver(&Payment { account: "b".to_owned(), ..Payment::new("a1", 9) }.message());
+    let mut endings = Vec::new();
+    while endings.iter().filter(|ending| **ending == Ending::Applied).count() < 2 {
+        endings.push(running.next().await.ending);
+    }
+    assert!(endings.contains(&parked(Reason::Conflict)), "{endings:?}");
+    assert_eq!(log.lock().unwrap()["a"], ["a2"]);
     running.stop().await;
 }
 
