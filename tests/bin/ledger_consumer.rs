@@ -11,6 +11,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use db::Db;
 use diesel::PgConnection;
 use inbox::{Failure, Inbox, ReplaySafe, Settings};
 use support::bookings::{Booking, book};
@@ -28,7 +29,7 @@ async fn main() {
     let [told, address, queue, batch, mode] = &orders[..] else { panic!("five arguments") };
     let ordered = mode == "ordered";
     let told = File::options().create_new(true).append(true).open(told).expect("a new file");
-    let db = db::Db::<PgConnection>::connect(address, db::Settings::default()).await;
+    let db = opened(address).await;
     let mut settings = Settings::default();
     settings.concurrency = if ordered { 4 } else { 2 };
     settings.batch = batch.parse().expect("a number");
@@ -41,7 +42,7 @@ async fn main() {
     settings.backoff_max = Duration::from_millis(50);
     settings.retry_poll = Duration::from_millis(50);
     settings.reconnect_max = Duration::from_millis(500);
-    let inbox = Inbox::new(BILLING, db.expect("opens"), Arc::new(rabbitmq()), queue)
+    let inbox = Inbox::new(BILLING, db, Arc::new(rabbitmq()), queue)
         .on(ReplaySafe, move |tx: &mut PgConnection, booking: &Booking, context| {
             book(tx, booking)?;
             if ordered && context.attempt() <= failures(booking.number) {
@@ -63,6 +64,17 @@ async fn main() {
         stop.recv().await;
     };
     inbox.run(stopped).await.expect("stops well");
+}
+
+/// A service is started again until its database is there; one that a test restarts may be away just then.
+async fn opened(address: &str) -> Db<PgConnection> {
+    loop {
+        match Db::connect(address, db::Settings::default()).await {
+            Ok(db) => return db,
+            Err(error) if error.needs_operator() => panic!("{error}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 /// How often a booking fails before it succeeds.

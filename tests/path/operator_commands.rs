@@ -1,10 +1,11 @@
 //! Each command of an operator, with the real program, on both databases.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, SqliteConnection};
 use serde_json::Value;
+use support::commands::{done, json, refused, relay, says};
 use support::database::Database;
 use support::pgbouncer::PgBouncer;
 use support::process::binary;
@@ -15,44 +16,6 @@ macro_rules! on_both {
         mod postgres { $(#[test] fn $scenario() { super::$scenario(&support::database::Database::postgres()); })+ }
         mod sqlite { $(#[test] fn $scenario() { super::$scenario(&support::database::Database::sqlite()); })+ }
     };
-}
-
-fn relay(database: &Database, args: &[&str]) -> Output {
-    Command::new(binary("relay"))
-        .args(args)
-        .env("RELAY_DATABASE_URL", &database.url)
-        .env("RELAY_AMQP_URL", amqp_url())
-        .env("RELAY_ACTOR", "anna@desk")
-        .output()
-        .expect("runs")
-}
-
-/// Standard output of a command that must work.
-#[track_caller]
-fn done(database: &Database, args: &[&str]) -> String {
-    let output = relay(database, args);
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
-
-/// Standard error of a command that must refuse.
-#[track_caller]
-fn refused(database: &Database, args: &[&str]) -> String {
-    let output = relay(database, args);
-    assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr).expect("UTF-8")
-}
-
-fn json(database: &Database, args: &[&str]) -> Value {
-    serde_json::from_str(&done(database, args)).expect("JSON")
-}
-
-#[track_caller]
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
-    }
 }
 
 fn sql(database: &Database, statements: &str) {

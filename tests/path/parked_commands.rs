@@ -1,15 +1,14 @@
 //! What an operator decides about parked messages, with the real program, on both databases.
 
-use std::process::{Command, Output};
 use std::sync::Arc;
 
 use diesel::{PgConnection, SqliteConnection};
 use inbox::{Ending, Failure, Inbox, Reason, ReplaySafe, Settings};
 use serde_json::Value;
+use support::commands::{done, json, refused, says};
 use support::database::Database;
 use support::feed::Feed;
 use support::inbox::{BILLING, Payment, Running, Store, parked};
-use support::process::binary;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres() {
@@ -19,43 +18,6 @@ async fn on_postgres() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite() {
     support::bounded(decided::<SqliteConnection>()).await;
-}
-
-fn relay(database: &Database, args: &[&str]) -> Output {
-    Command::new(binary("relay"))
-        .args(args)
-        .env("RELAY_DATABASE_URL", &database.url)
-        .env("RELAY_ACTOR", "anna@desk")
-        .output()
-        .expect("runs")
-}
-
-/// Standard output of a command that must work.
-#[track_caller]
-fn done(database: &Database, args: &[&str]) -> String {
-    let output = relay(database, args);
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
-
-/// Standard error of a command that must refuse.
-#[track_caller]
-fn refused(database: &Database, args: &[&str]) -> String {
-    let output = relay(database, args);
-    assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr).expect("UTF-8")
-}
-
-fn json(database: &Database, args: &[&str]) -> Value {
-    serde_json::from_str(&done(database, args)).expect("JSON")
-}
-
-#[track_caller]
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
-    }
 }
 
 /// A consumer that wants payments of less than a euro reviewed, unless they are sound.

@@ -1,14 +1,13 @@
 //! `relay replay` with the real program, on both databases.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, SqliteConnection};
 use serde_json::Value;
 use support::broker::{Corner, rabbitmq};
+use support::commands::{self, says};
 use support::database::Database;
-use support::process::binary;
-use support::services::amqp_url;
 
 macro_rules! on_both {
     ($($scenario:ident),+ $(,)?) => {
@@ -22,38 +21,17 @@ macro_rules! on_both {
 }
 
 fn replay(database: &Database, args: &[&str]) -> Output {
-    Command::new(binary("relay"))
-        .arg("replay")
-        .args(args)
-        .env("RELAY_DATABASE_URL", &database.url)
-        .env("RELAY_AMQP_URL", amqp_url())
-        .env("RELAY_ACTOR", "anna@desk")
-        .output()
-        .expect("runs")
+    commands::relay(database, &[&["replay"], args].concat())
 }
 
-/// Standard output of a command that must work.
 #[track_caller]
 fn done(database: &Database, args: &[&str]) -> String {
-    let output = replay(database, args);
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text
+    commands::done(database, &[&["replay"], args].concat())
 }
 
-/// Standard error of a command that must refuse.
 #[track_caller]
 fn refused(database: &Database, args: &[&str]) -> String {
-    let output = replay(database, args);
-    assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr).expect("UTF-8")
-}
-
-#[track_caller]
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
-    }
+    commands::refused(database, &[&["replay"], args].concat())
 }
 
 fn lines(text: &str) -> Vec<Value> {

@@ -10,6 +10,7 @@
 pub mod bookings;
 pub mod broker;
 pub mod cluster;
+pub mod commands;
 pub mod consumers;
 pub mod database;
 pub mod events;
