@@ -1,6 +1,6 @@
 use anyhow::{Context, Result};
 use db::{Backend, Db};
-use diesel::PgConnection;
+use diesel::{Connection as _, PgConnection, QueryResult};
 use futures_util::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -51,5 +51,26 @@ pub async fn consume_bare(
         done??;
     }
     connection.close(200, "OK".into()).await?;
+    Ok(())
+}
+
+/// Books payments with nothing else around them, `batch` to a transaction, with a savepoint for each or
+/// without.
+///
+/// # Errors
+/// When the database refuses.
+pub fn book_in_batches(
+    conn: &mut PgConnection,
+    payments: &[Paid],
+    batch: usize,
+    savepoints: bool,
+) -> QueryResult<()> {
+    for together in payments.chunks(batch) {
+        conn.write(|tx| {
+            together.iter().try_for_each(|paid| {
+                if savepoints { tx.transaction(|tx| paid.book(tx)) } else { paid.book(tx) }
+            })
+        })?;
+    }
     Ok(())
 }

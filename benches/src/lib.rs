@@ -14,7 +14,7 @@ mod program;
 mod statements;
 mod timed;
 
-pub use bare::consume_bare;
+pub use bare::{book_in_batches, consume_bare};
 pub use direct::{Direct, Ready};
 pub use drain::Drain;
 pub use figures::Figures;

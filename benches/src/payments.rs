@@ -101,11 +101,14 @@ impl Payments {
     /// # Errors
     /// When one cannot be written.
     pub fn fresh(&mut self, count: u64) -> Result<Arc<[Ready]>> {
+        self.unsent(count).map(|paid| Ok(Ready::of(&Message::from_event(&paid)?))).collect()
+    }
+
+    /// The same as they are, for no queue.
+    pub fn unsent(&mut self, count: u64) -> impl Iterator<Item = Paid> + use<> {
         let numbers = self.next..self.next + count;
         self.next += count;
-        numbers
-            .map(|number| Ok(Ready::of(&Message::from_event(&Paid::numbered(number))?)))
-            .collect()
+        numbers.map(Paid::numbered)
     }
 
     /// Puts them into the queue.

@@ -137,7 +137,7 @@ where
         }
     };
     let json = serde_json::to_string(&result).map_err(OnceError::UnwritableResult)?;
-    // Also for a null; see the synchronous form.
+    // Also for a null: it finds out about an aborted transaction, of which this kind of connection shows nothing.
     let stored = claims::store_result(row, &json, OperationVerdict::Applied).execute(tx).await;
     stored.map_err(OnceError::from)?;
     Ok(result)

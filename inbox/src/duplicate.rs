@@ -6,8 +6,9 @@ use std::fmt;
 pub enum DuplicateKind {
     /// A replay brought it: somebody asked for it.
     Replay,
-    /// The transaction that found it began before the first one's handler was done. PostgreSQL only:
-    /// on SQLite the second writer begins after the first one's commit.
+    /// The transaction that found it began before the first one's handler was done; before its claim, where
+    /// that handler had no result to keep. PostgreSQL only: on SQLite the second writer begins after the first
+    /// one's commit.
     Concurrent,
     /// The broker delivered the message again and said so: an answer was lost, or a process.
     Redelivery,

@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use db::CallError;
+use diesel::result::Error;
 use serde_json::value::RawValue;
 
 use crate::apply::Abort;
@@ -9,6 +10,7 @@ use crate::attempt::{Verdict, context};
 use crate::backend::InboxBackend;
 use crate::builder::InboxConnection;
 use crate::engine::Engine;
+use crate::once::{is_nothing, is_sound};
 use crate::outcome::Answer;
 use crate::park::clean;
 use crate::stale::Stale;
@@ -49,7 +51,7 @@ impl<C: InboxConnection> Engine<C> {
         for (at, ready) in group.iter().enumerate().filter(|(_, ready)| free(ready)) {
             if ours.contains(&key_of(ready)) {
                 let (verdict, result) = self.apply_claimed(tx, ready)?;
-                results.push(result);
+                results.extend(result);
                 verdicts[at] = Some(verdict);
             } else {
                 repeats.push((key_of(ready), at));
@@ -59,6 +61,10 @@ impl<C: InboxConnection> Engine<C> {
         repeats.sort();
         for (_, at) in repeats {
             verdicts[at] = Some(self.answer_repeat(tx, &group[at])?);
+        }
+        // As for a single one: without anything to keep it only finds out whether all is lost.
+        if results.is_empty() && !is_sound(tx) {
+            return Err(Abort::Database(Error::RollbackTransaction));
         }
         if !results.is_empty() {
             let json = serde_json::to_string(&results).map_err(OnceError::UnwritableResult)?;
@@ -110,18 +116,18 @@ impl<C: InboxConnection> Engine<C> {
         &self,
         tx: &mut C,
         ready: &'a Ready<C>,
-    ) -> Result<(Verdict, BatchResult<'a>), Abort> {
+    ) -> Result<(Verdict, Option<BatchResult<'a>>), Abort> {
         let stale = Stale::default();
         let context = context(&self.consumer, ready, 1, &stale);
         let applied = ready.job.work.apply(tx, &context).ok_or(Abort::Unprepared)?;
         let result = applied.map_err(Abort::Handler)?;
         let verdict = stale.verdict();
-        let kept = BatchResult {
+        let kept = (!is_nothing(result.get(), verdict)).then(|| BatchResult {
             scope: ready.job.operation.scope(),
             operation: ready.job.operation.id(),
             result: String::from(Box::<str>::from(result)),
             verdict: verdict.stored(),
-        };
+        });
         Ok((Verdict::of(verdict), kept))
     }
 

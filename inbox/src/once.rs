@@ -210,11 +210,26 @@ impl<'a> Once<'a> {
             }
         };
         let json = serde_json::to_string(&result).map_err(OnceError::UnwritableResult)?;
-        // Also for a null: in a transaction that PostgreSQL has aborted (a handler swallowed an error)
-        // COMMIT rolls back without an error, and this statement is the one that finds out.
-        C::Backend::store_result(tx, &self.row, &json, verdict).map_err(OnceError::from)?;
+        // In a transaction that PostgreSQL has aborted (a handler swallowed an error) COMMIT rolls back
+        // without an error, and this statement finds out.
+        if !is_nothing(&json, verdict) || !is_sound(tx) {
+            C::Backend::store_result(tx, &self.row, &json, verdict).map_err(OnceError::from)?;
+        }
         Ok(result)
     }
+}
+
+/// Whether the claim says it all. Then its row is not written a second time, which would be a quarter of
+/// what an inbox costs the database.
+pub(crate) fn is_nothing(json: &str, verdict: OperationVerdict) -> bool {
+    json == "null" && verdict == OperationVerdict::Applied
+}
+
+/// Whether diesel knows that no statement has aborted the open transaction. It takes that down after each
+/// statement and shows it in no other way; whatever else it may print one day is taken for a no.
+pub(crate) fn is_sound<C: LoadConnection>(tx: &mut C) -> bool {
+    let status = C::TransactionManager::transaction_manager_status_mut(tx);
+    format!("{status:?}").contains("requires_rollback_maybe_up_to_top_level: false")
 }
 
 pub(crate) enum Claim {

@@ -7,17 +7,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use benches::{Figures, Fixture, Paid, Payments, Ready, consume_bare};
+use benches::{Figures, Fixture, Paid, Payments, Ready, book_in_batches, consume_bare};
 use clap::Parser;
 use db::Db;
-use diesel::PgConnection;
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, PgConnection};
 use inbox::{Consumer, Ending, Inbox, ReplaySafe};
 use tokio::sync::Notify;
 use transport::rabbitmq::{RabbitMq, RabbitSettings};
 
 /// Applies payments with and without an inbox, in turn. `single_ratio` is inbox / bare transaction,
 /// `batch_ratio` a batch of 64 / single deliveries with one worker, `duplicate_ratio` duplicates / first
-/// deliveries, `full_table_ratio` a full table / an empty one.
+/// deliveries, `full_table_ratio` a full table / an empty one; `savepoint_ratio` is what is left of the rate of a
+/// batch of bare bookings with a savepoint around each. The handler has no result to keep but for `receipt_ratio`,
+/// which is `single_ratio` of one that has.
 #[derive(Parser)]
 struct Options {
     /// Messages in each measurement of single deliveries; batches get twice as many.
@@ -54,8 +57,10 @@ impl Bench {
         concurrency: usize,
         batch: usize,
         expected: Ending,
+        receipt: Option<&'static str>,
     ) -> Result<f64> {
         self.payments.publish(payments).await?;
+        self.settle().await?;
         let mut settings = RabbitSettings::new(&self.fixture.amqp_url);
         settings.allow_plaintext = true;
         let subscriber = Arc::new(RabbitMq::new(&settings)?);
@@ -64,7 +69,10 @@ impl Bench {
         let (counted, odd, done) = (ended.clone(), others.clone(), all.clone());
         let inbox =
             Inbox::new(Consumer("bench"), self.db.clone(), subscriber, self.fixture.exchange())
-                .on(ReplaySafe, |tx: &mut PgConnection, paid: &Paid, _| Ok(paid.book(tx)?))
+                .on(ReplaySafe, move |tx: &mut PgConnection, paid: &Paid, _| {
+                    paid.book(tx)?;
+                    Ok(receipt)
+                })
                 .concurrency(concurrency)
                 .batch(batch)
                 .observe(move |told| {
@@ -85,8 +93,38 @@ impl Bench {
         Ok(count as f64 / seconds)
     }
 
+    /// Lets nothing that one measurement left to do (vacuum, statistics, dirty pages) fall into the next.
+    async fn settle(&self) -> Result<()> {
+        let address = self.fixture.database_url.clone();
+        let settled = tokio::task::spawn_blocking(move || {
+            let conn = &mut PgConnection::establish(&address)?;
+            for statement in [
+                "VACUUM (ANALYZE) inbox_operations",
+                "VACUUM (ANALYZE) balances",
+                "VACUUM (ANALYZE) postings",
+                "CHECKPOINT",
+            ] {
+                // Not in one go: VACUUM wants to be alone.
+                conn.batch_execute(statement)?;
+            }
+            anyhow::Ok(())
+        });
+        settled.await?
+    }
+
+    /// Bookings a second with no queue and no inbox around them, by one worker.
+    async fn booked(&self, payments: Vec<Paid>, batch: usize, savepoints: bool) -> Result<f64> {
+        self.settle().await?;
+        let (start, count) = (Instant::now(), payments.len());
+        let booked =
+            self.db.call(move |conn| book_in_batches(conn, &payments, batch, savepoints)).await;
+        booked?;
+        Ok(count as f64 / start.elapsed().as_secs_f64())
+    }
+
     async fn bare(&self, payments: &Arc<[Ready]>, concurrency: usize) -> Result<f64> {
         self.payments.publish(payments).await?;
+        self.settle().await?;
         let start = Instant::now();
         consume_bare(&self.fixture, &self.db, concurrency, payments.len()).await?;
         let rate = payments.len() as f64 / start.elapsed().as_secs_f64();
@@ -119,26 +157,43 @@ async fn main() -> Result<()> {
 async fn rounds(bench: &mut Bench, options: &Options, figures: &mut Figures) -> Result<f64> {
     let Options { messages, rounds, concurrency, batch, .. } = *options;
     let (few, many) = ((messages / 2) as u64, (messages * 2) as u64);
-    let mut rates: [Vec<f64>; 5] = Default::default();
+    let mut rates: [Vec<f64>; 8] = Default::default();
     for round in 0..=rounds {
         let first = bench.payments.fresh(messages as u64)?;
-        let single = bench.inbox(&first, concurrency, 1, Ending::Applied).await?;
         let fresh = bench.payments.fresh(messages as u64)?;
-        let bare = bench.bare(&fresh, concurrency).await?;
-        let duplicates = bench.inbox(&first, concurrency, 1, Ending::Duplicate).await?;
+        // In turns, so that neither profits from its place.
+        let bare_first = round % 2 == 0;
+        let mut bare = 0.0;
+        if bare_first {
+            bare = bench.bare(&fresh, concurrency).await?;
+        }
+        let single = bench.inbox(&first, concurrency, 1, Ending::Applied, None).await?;
+        if !bare_first {
+            bare = bench.bare(&fresh, concurrency).await?;
+        }
+        let fresh = bench.payments.fresh(messages as u64)?;
+        let receipts =
+            bench.inbox(&fresh, concurrency, 1, Ending::Applied, Some("a receipt")).await?;
+        let duplicates = bench.inbox(&first, concurrency, 1, Ending::Duplicate, None).await?;
         let fresh = bench.payments.fresh(few)?;
-        let one = bench.inbox(&fresh, 1, 1, Ending::Applied).await?;
+        let one = bench.inbox(&fresh, 1, 1, Ending::Applied, None).await?;
         let fresh = bench.payments.fresh(many)?;
-        let batched = bench.inbox(&fresh, 1, batch, Ending::Applied).await?;
+        let batched = bench.inbox(&fresh, 1, batch, Ending::Applied, None).await?;
+        let unsent = bench.payments.unsent(many).collect();
+        let plain = bench.booked(unsent, batch, false).await?;
+        let unsent = bench.payments.unsent(many).collect();
+        let savepoints = bench.booked(unsent, batch, true).await?;
         if round == 0 {
             // The first round warms everything up.
             continue;
         }
         println!(
-            "round {round}: bare {bare:.0}/s, single {single:.0}/s, duplicates {duplicates:.0}/s, \
-             one worker {one:.0}/s, in batches {batched:.0}/s"
+            "round {round}: bare {bare:.0}/s, single {single:.0}/s, with receipts {receipts:.0}/s, duplicates {duplicates:.0}/s, \
+             one worker {one:.0}/s, in batches {batched:.0}/s; bookings in batches {plain:.0}/s, \
+             with savepoints {savepoints:.0}/s"
         );
-        for (rates, rate) in rates.iter_mut().zip([bare, single, duplicates, one, batched]) {
+        let measured = [bare, single, duplicates, one, batched, plain, savepoints, receipts];
+        for (rates, rate) in rates.iter_mut().zip(measured) {
             rates.push(rate);
         }
     }
@@ -147,12 +202,24 @@ async fn rounds(bench: &mut Bench, options: &Options, figures: &mut Figures) -> 
             rates[over].iter().zip(&rates[under]).map(|(over, under)| over / under).collect();
         Figures::median(&each)
     };
-    for (name, rates) in ["bare", "single", "duplicate", "one_worker", "batch"].iter().zip(&rates) {
+    let names = [
+        "bare",
+        "single",
+        "duplicate",
+        "one_worker",
+        "batch",
+        "bare_batch",
+        "savepoints",
+        "receipt",
+    ];
+    for (name, rates) in names.iter().zip(&rates) {
         figures.note(&format!("{name}_per_s"), Figures::median(rates));
     }
     figures.note("single_ratio", ratio(1, 0));
     figures.note("batch_ratio", ratio(4, 3));
     figures.note("duplicate_ratio", ratio(2, 1));
+    figures.note("savepoint_ratio", ratio(6, 5));
+    figures.note("receipt_ratio", ratio(7, 0));
     Ok(Figures::median(&rates[1]))
 }
 
@@ -162,7 +229,7 @@ async fn filled(bench: &mut Bench, options: &Options) -> Result<f64> {
     let mut rates = Vec::new();
     for round in 0..=options.rounds {
         let fresh = bench.payments.fresh(options.messages as u64)?;
-        let rate = bench.inbox(&fresh, options.concurrency, 1, Ending::Applied).await?;
+        let rate = bench.inbox(&fresh, options.concurrency, 1, Ending::Applied, None).await?;
         if round > 0 {
             println!("full table, round {round}: {rate:.0}/s");
             rates.push(rate);

@@ -55,7 +55,7 @@ macro_rules! kind {
     () => {
         "CASE WHEN o.fingerprint <> given.fingerprint THEN 'conflict'
               WHEN given.replay THEN 'replay'
-              WHEN o.finished_at > transaction_timestamp() THEN 'concurrent'
+              WHEN coalesce(o.finished_at, o.applied_at) > transaction_timestamp() THEN 'concurrent'
               WHEN o.message_id = given.message_id AND given.redelivered THEN 'redelivery'
               WHEN o.message_id = given.message_id THEN 'same_message'
               ELSE 'other_message' END"

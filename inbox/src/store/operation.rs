@@ -98,7 +98,8 @@ pub struct Operation {
     pub result_dropped_at: Option<SystemTime>,
     /// When it was claimed, by the database's clock.
     pub applied_at: SystemTime,
-    /// When its handler was done, just before the commit. `None` for one of an older release.
+    /// When its handler was done, just before the commit. `None` for one of an older release, and where there
+    /// was nothing to keep: applied, with a null for a result.
     pub finished_at: Option<SystemTime>,
     /// How often it came again.
     pub duplicates: i64,

@@ -1,0 +1,1 @@
+DELETE FROM counterfoil_schema WHERE version = '20261126000000';
