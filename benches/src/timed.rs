@@ -64,6 +64,11 @@ impl Publisher for Timed {
         Ok(Box::new(TimedLane { inner, confirms: self.confirms.clone() }))
     }
 
+    async fn open_reply_lane(&self) -> Result<Box<dyn Lane>, Unavailable> {
+        let inner = self.inner.open_reply_lane().await?;
+        Ok(Box::new(TimedLane { inner, confirms: self.confirms.clone() }))
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

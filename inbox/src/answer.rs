@@ -1,14 +1,80 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
 use transport::Unavailable;
 
 use crate::builder::InboxConnection;
 use crate::ending::{End, Ended, Ending, Reason};
-use crate::engine::Engine;
+use crate::engine::{Engine, Patience};
+use crate::reply::{self, Replied, outcome, reply_to};
 use crate::unit::{Reply, Task};
 
 impl<C: InboxConnection> Engine<C> {
+    /// Whether somebody is to be told how it ended.
+    pub(crate) fn wants_reply(&self, task: &Task<C>) -> bool {
+        self.replies.is_some() && reply_to(&task.incoming).is_some()
+    }
+
+    /// Tells whoever waits for it how a command ended, before the broker may forget the command: whoever dies
+    /// in between leaves it to be delivered again, and to be answered again. Another ending where that cannot
+    /// be done now.
+    pub(crate) async fn reply(
+        &self,
+        task: &Task<C>,
+        ending: Ending,
+        lost: Option<&CancellationToken>,
+    ) -> Option<Ending> {
+        let (Some(replies), Some(queue)) = (&self.replies, reply_to(&task.incoming)) else {
+            return None;
+        };
+        let result = task.take_result();
+        let outcome = outcome(ending, result.is_some())?;
+        let operation = task.if_decoded().map(|job| job.operation.id());
+        let reply = reply::reply(&task.incoming, queue, operation, outcome, result.as_deref());
+        let mut patience = Patience::default();
+        loop {
+            let error = match replies.send(reply.clone()).await {
+                Ok(replied) => {
+                    self.replied(replied, queue);
+                    return None;
+                }
+                Err(error) => error,
+            };
+            let Some(lost) = lost else {
+                // A retried one is the broker's no more: its sender, who asks again, is told.
+                self.replied(Replied::Lost, queue);
+                return None;
+            };
+            if lost.is_cancelled() {
+                return Some(Ending::Unsettled);
+            }
+            if let Some(ending) = self.wait(&mut patience, &format!("cannot reply: {error}")).await
+            {
+                return Some(ending);
+            }
+        }
+    }
+
+    fn replied(&self, replied: Replied, queue: &str) {
+        self.telemetry.replied(replied);
+        let consumer = &self.consumer;
+        match replied {
+            Replied::Sent => {}
+            Replied::Refused | Replied::Lost => {
+                tracing::debug!(
+                    consumer,
+                    queue,
+                    outcome = replied.as_str(),
+                    "a reply did not arrive"
+                );
+            }
+            Replied::NotAllowed => {
+                tracing::warn!(consumer, queue, "a command names a queue that may not be answered");
+            }
+        }
+    }
+
     /// Answers the broker; whether it took the answer.
     pub(crate) async fn answer(&self, reply: Reply, ending: Ending) -> bool {
         let Reply { acker, ticket, lost } = reply;

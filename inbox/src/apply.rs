@@ -79,7 +79,10 @@ impl<C: InboxConnection> Engine<C> {
             })?;
         // As raw JSON: nobody here reads the result.
         let answer: Answer<Box<RawValue>> = answer;
-        if let Answer::Applied(_) = answer {
+        if let Answer::Applied(result) = answer {
+            if self.wants_reply(&ready.task) {
+                ready.task.keep_result(Some(result));
+            }
             self.forget(tx, ready)?;
             return Ok(Verdict::of(stale.verdict()));
         }
@@ -107,7 +110,12 @@ impl<C: InboxConnection> Engine<C> {
     ) -> Result<Verdict, Abort> {
         let verdict = match answer {
             Answer::Applied(_) => Verdict::Applied,
-            Answer::Duplicate { kind, .. } => Verdict::Duplicate(kind),
+            Answer::Duplicate { kind, result, .. } => {
+                if self.wants_reply(&ready.task) {
+                    ready.task.keep_result(result);
+                }
+                Verdict::Duplicate(kind)
+            }
             Answer::Conflict { first_seen, first_message_id } => {
                 let detail = conflict(&ready.job, first_seen, first_message_id.as_deref());
                 let parking = Parking::for_review(Reason::Conflict, detail, ready.task.attempts());

@@ -53,7 +53,8 @@ impl<C: InboxConnection> Engine<C> {
     /// would be suspected with it.
     fn groupable(&self, unit: &Unit<C>) -> Option<Ready<C>> {
         let task: &Arc<Task<C>> = &unit.task;
-        if unit.is_lost() || task.lease.is_some() || task.digest.is_some() {
+        let answered_alone = task.lease.is_some() || self.wants_reply(task);
+        if unit.is_lost() || answered_alone || task.digest.is_some() {
             return None;
         }
         self.admitted(task).ok().filter(|ready| !ready.job.work.prepares())

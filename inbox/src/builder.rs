@@ -6,12 +6,13 @@ use diesel::connection::LoadConnection;
 use message::{Event, OperationKey, check_name};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use transport::Subscriber;
+use transport::{Publisher, Subscriber};
 
 use crate::backend::InboxBackend;
 use crate::ending::Ended;
 use crate::handler::Handler;
 use crate::incoming::Incoming;
+use crate::reply::Replies;
 use crate::retention::Retention;
 use crate::route::{KeyFn, Route, Routes, of_closure, of_handler};
 use crate::{BuildError, Consumer, Context, Failure, Inbox, OnReplay, Settings};
@@ -27,7 +28,7 @@ impl<C> InboxConnection for C where
 {
 }
 
-pub(crate) type Observer = Box<dyn Fn(&Ended<'_>) + Send + Sync>;
+pub(crate) type Observer = Arc<dyn Fn(&Ended<'_>) + Send + Sync>;
 
 /// Assembles an [`Inbox`].
 #[must_use = "nothing is received before `build` and `run`"]
@@ -39,6 +40,7 @@ pub struct Builder<C: InboxConnection> {
     pub(crate) queue: String,
     pub(crate) settings: Settings,
     pub(crate) observer: Option<Observer>,
+    pub(crate) replies: Option<Arc<Replies>>,
     handlers: Vec<(&'static str, Box<dyn Route<C>>)>,
     keys: HashMap<String, KeyFn>,
 }
@@ -58,6 +60,7 @@ impl<C: InboxConnection> Builder<C> {
             queue: queue.to_owned(),
             settings: Settings::default(),
             observer: None,
+            replies: None,
             handlers: Vec::new(),
             keys: HashMap::new(),
         }
@@ -96,6 +99,33 @@ impl<C: InboxConnection> Builder<C> {
         key: impl Fn(&Incoming) -> Option<OperationKey> + Send + Sync + 'static,
     ) -> Self {
         self.keys.insert(kind.into(), Box::new(key));
+        self
+    }
+
+    /// Answers commands: a message that names a queue to reply to (`reply_to`, or the header
+    /// `counterfoil-reply-to`) gets its handler's result there, as JSON, with the command's `correlation_id`
+    /// (or else its message id). A duplicate gets the result of the first time again, so whoever got no
+    /// answer sends the same command again. Default: nobody is answered.
+    ///
+    /// The header `counterfoil-outcome` says how the command ended: `applied`, `stale`, `duplicate`, or
+    /// `forgotten` for a duplicate whose result [retention](Self::retention) has dropped; else the reason for
+    /// which it was parked for a person, such as `conflict` or `rejected`, with `null` as the body. What is to
+    /// be tried again is answered then. A business refusal that is to be every duplicate's answer is a result
+    /// (`Ok`), not a [`Failure`].
+    ///
+    /// The reply is sent after the commit and before the command is acknowledged: a crash in between sends it
+    /// again, so it can come twice. For a command that was parked and retried there is no second delivery: if
+    /// its reply is lost its sender has to ask again. Replays are not answered.
+    ///
+    /// The name of the queue is the sender's word, and the default exchange reaches every queue: `allowed` says
+    /// which are answered, by a prefix as a rule. What it refuses is counted and not answered. Commands that
+    /// want a reply are not applied in [batches](Self::batch).
+    pub fn replies(
+        mut self,
+        publisher: Arc<dyn Publisher>,
+        allowed: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.replies = Some(Arc::new(Replies::new(publisher, Box::new(allowed))));
         self
     }
 
@@ -142,7 +172,7 @@ impl<C: InboxConnection> Builder<C> {
     /// alerts of your own, and as the signal to wait for in tests. Runs on the async threads; keep it
     /// short. The last one given counts.
     pub fn observe(mut self, observer: impl Fn(&Ended<'_>) + Send + Sync + 'static) -> Self {
-        self.observer = Some(Box::new(observer));
+        self.observer = Some(Arc::new(observer));
         self
     }
 

@@ -6,7 +6,7 @@ use crate::DuplicateKind;
 
 /// How a delivery, or the retry of a parked message, ended. Each ends in exactly one of these, each is
 /// counted, and a delivery is acknowledged in all but the last two, after the commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ending {
     /// Its handler ran and committed.
     Applied,
@@ -30,7 +30,7 @@ pub enum Ending {
 }
 
 /// Why a delivery was parked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The payload is not the JSON its kind stands for.
     Undecodable,

@@ -15,6 +15,7 @@ use crate::ending::{End, Ending, Reason};
 use crate::lot::Alarm;
 use crate::parking::{Next, Parking};
 use crate::replay::Replayed;
+use crate::reply::Replies;
 use crate::route::{Job, Refusal, Routes};
 use crate::telemetry::Telemetry;
 use crate::unit::{Ready, Task, Unit};
@@ -33,8 +34,9 @@ pub(crate) struct Engine<C: InboxConnection> {
     pub(crate) watch: Watch,
     /// Held shared by everything at work, alone by what is suspected of killing its process.
     pub(crate) quarantine: RwLock<()>,
-    routes: Routes<C>,
+    routes: Arc<Routes<C>>,
     pub(crate) observer: Option<Observer>,
+    pub(crate) replies: Option<Arc<Replies>>,
 }
 
 /// How one attempt under guard went.
@@ -60,8 +62,9 @@ impl<C: InboxConnection> Engine<C> {
         consumer: String,
         db: Db<C>,
         settings: Settings,
-        routes: Routes<C>,
+        routes: Arc<Routes<C>>,
         observer: Option<Observer>,
+        replies: Option<Arc<Replies>>,
     ) -> Self {
         Self {
             telemetry: Telemetry::new(&consumer),
@@ -74,13 +77,8 @@ impl<C: InboxConnection> Engine<C> {
             quarantine: RwLock::default(),
             routes,
             observer,
+            replies,
         }
-    }
-
-    /// Takes its counters from the recorder that is installed by now.
-    pub(crate) fn started(mut self) -> Self {
-        self.telemetry = Telemetry::new(&self.consumer);
-        self
     }
 
     /// Key functions and `Deserialize` are the user's code and can panic on one message.
@@ -102,7 +100,11 @@ impl<C: InboxConnection> Engine<C> {
             return;
         }
         let Unit { task, received, reply, room } = unit;
-        let end = self.conclude(&task).await;
+        let mut end = self.conclude(&task).await;
+        let lost = reply.as_ref().map(|reply| &reply.lost);
+        if let Some(ending) = self.reply(&task, end.ending, lost).await {
+            end.ending = ending;
+        }
         let answered = match reply {
             None => true,
             Some(reply) => self.answer(reply, end.ending).await,

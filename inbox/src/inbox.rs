@@ -1,23 +1,18 @@
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use db::{CallError, Class, Db, classify};
-use migrations::SchemaError;
+use db::Db;
 use tokio::select;
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use transport::{Subscriber, Subscription, Unavailable};
+use transport::Subscriber;
 
-use crate::builder::InboxConnection;
+use crate::builder::{InboxConnection, Observer};
+use crate::endings::Endings;
 use crate::engine::Engine;
-use crate::lanes::Lanes;
 use crate::lot::Lot;
-use crate::outstanding::Outstanding;
+use crate::receiving::{Receiving, check_schema};
+use crate::reply::Replies;
 use crate::route::Routes;
-use crate::unit::Unit;
-use crate::{Builder, Consumer, RunError, Settings};
+use crate::{Builder, Consumer, Ended, RunError, Settings};
 
 /// Receives from one queue and applies each operation once.
 ///
@@ -25,7 +20,12 @@ use crate::{Builder, Consumer, RunError, Settings};
 /// commit that applied it, found it a duplicate or parked it; a crash at any point between makes it
 /// come again, and its row decides.
 pub struct Inbox<C: InboxConnection> {
-    engine: Engine<C>,
+    consumer: String,
+    db: Db<C>,
+    settings: Settings,
+    routes: Arc<Routes<C>>,
+    observer: Option<Observer>,
+    replies: Option<Arc<Replies>>,
     subscriber: Arc<dyn Subscriber>,
     queue: String,
 }
@@ -47,8 +47,9 @@ impl<C: InboxConnection> Inbox<C> {
     }
 
     pub(crate) fn assembled(builder: Builder<C>, routes: Routes<C>) -> Self {
-        let Builder { consumer, db, subscriber, queue, settings, observer, .. } = builder;
-        Self { engine: Engine::new(consumer, db, settings, routes, observer), subscriber, queue }
+        let Builder { consumer, db, subscriber, queue, settings, observer, replies, .. } = builder;
+        let routes = Arc::new(routes);
+        Self { consumer, db, settings, routes, observer, replies, subscriber, queue }
     }
 
     /// Receives and applies until `shutdown` completes; then receives no more, finishes the handlers
@@ -69,170 +70,63 @@ impl<C: InboxConnection> Inbox<C> {
     /// settings or rights cannot work. Nothing was received then.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let mut shutdown = std::pin::pin!(shutdown);
-        let engine = Arc::new(self.engine.started());
+        let engine = self.engine(self.observer.clone());
         let _stop_when_dropped = engine.stop.clone().drop_guard();
         select! {
             biased;
             () = &mut shutdown => return Ok(()),
             checked = check_schema(&engine) => checked?,
         }
-        let workers = TaskTracker::new();
-        let lanes = Lanes::open(&engine, &workers);
-        workers.spawn(Lot::new(engine.clone(), lanes.clone()).watch());
-        workers.spawn(crate::purge::run(engine.clone()));
-        workers.spawn(crate::watch::run(engine.clone()));
-        let receiving = Receiving {
-            lanes,
-            workers,
-            engine,
-            subscriber: self.subscriber,
-            queue: self.queue,
-            failures: 0,
-            subscribed_before: false,
-        };
+        let receiving = Receiving::new(engine.clone(), self.subscriber, &self.queue);
+        let lot = Lot::new(engine.clone(), receiving.lanes.clone());
+        receiving.workers.spawn(lot.watch());
+        receiving.workers.spawn(crate::purge::run(engine.clone()));
+        receiving.workers.spawn(crate::watch::run(engine));
         receiving.until(shutdown).await
     }
-}
 
-async fn check_schema<C: InboxConnection>(engine: &Engine<C>) -> Result<(), RunError> {
-    let mut failures = 0;
-    loop {
-        let reason = match engine.db.call(|conn| migrations::check(conn)).await {
-            Ok(()) => return Ok(()),
-            Err(CallError::Cancelled) => return Err(RunError::Cancelled),
-            Err(CallError::Work(SchemaError::Database(error)))
-                if matches!(classify(&error), Class::Unavailable | Class::Contention) =>
-            {
-                error.to_string()
+    /// Receives and applies until there is nothing to do: the queue is empty, everything received has its
+    /// answer, and no parked message is due. For tests of your service, in the place of sleeps. Returns how
+    /// everything ended. It can be called again, for what came meanwhile; parked messages whose time has not
+    /// come are not waited for: [`pass_time`](crate::testing::pass_time) lets it come.
+    ///
+    /// Nothing is purged, and the share of duplicates is not watched. What other consumers of the queue have
+    /// in hand is theirs. While the broker or the database is unavailable it waits. A handler that fails at
+    /// once and for ever keeps it busy until its attempts are spent.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_until_idle(&self) -> Result<Endings, RunError> {
+        let endings = Arc::new(Mutex::new(Endings::default()));
+        let (counting, told) = (endings.clone(), self.observer.clone());
+        let engine = self.engine(Some(Arc::new(move |ended: &Ended<'_>| {
+            counting.lock().unwrap_or_else(PoisonError::into_inner).count(ended.ending);
+            if let Some(observer) = &told {
+                observer(ended);
             }
-            Err(CallError::Work(error)) => return Err(error.into()),
-            Err(
-                error @ (CallError::PoolExhausted { .. }
-                | CallError::TimedOut { .. }
-                | CallError::Panicked { .. }
-                | CallError::Begin(_)
-                | CallError::Commit(_)),
-            ) => error.to_string(),
-        };
-        failures += 1;
-        let pause = engine.settings.reconnect_backoff().pause(failures);
-        tracing::warn!(consumer = engine.consumer, reason, ?pause, "cannot check the schema yet");
-        sleep(pause).await;
-    }
-}
-
-struct Receiving<C: InboxConnection> {
-    engine: Arc<Engine<C>>,
-    subscriber: Arc<dyn Subscriber>,
-    queue: String,
-    lanes: Arc<Lanes<C>>,
-    workers: TaskTracker,
-    /// To subscribe or to receive, in a row.
-    failures: u32,
-    subscribed_before: bool,
-}
-
-impl<C: InboxConnection> Receiving<C> {
-    async fn until(
-        mut self,
-        mut shutdown: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(), RunError> {
-        let subscription = loop {
-            let mut subscription = select! {
-                biased;
-                () = &mut shutdown => break None,
-                subscribed = self.subscribe() => subscribed?,
-            };
-            let lost = select! {
-                biased;
-                () = &mut shutdown => break Some(subscription),
-                lost = self.receive(&mut *subscription) => lost,
-            };
-            self.engine.telemetry.subscriptions_lost.increment(1);
-            tracing::warn!(consumer = self.engine.consumer, reason = %lost, "the subscription ended");
-            // Before the pause: what it holds unanswered belongs back in the queue.
-            drop(subscription);
-            select! {
-                biased;
-                () = &mut shutdown => break None,
-                () = self.pause() => {}
-            }
-        };
-        self.engine.stop.cancel();
-        self.workers.close();
-        self.workers.wait().await;
-        // Only now: an answer is worth nothing on a subscription that has ended.
-        drop(subscription);
-        Ok(())
+        })));
+        let _stop_when_dropped = engine.stop.clone().drop_guard();
+        check_schema(&engine).await?;
+        Receiving::new(engine, self.subscriber.clone(), &self.queue).until_idle().await?;
+        let endings = endings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(endings)
     }
 
-    async fn subscribe(&mut self) -> Result<Box<dyn Subscription>, RunError> {
-        let prefetch = self.engine.settings.effective_prefetch();
-        loop {
-            match self.subscriber.subscribe(&self.queue, prefetch).await {
-                Ok(subscription) => {
-                    self.subscribed_before = true;
-                    self.engine.telemetry.subscriptions.increment(1);
-                    tracing::info!(
-                        consumer = self.engine.consumer,
-                        queue = self.queue,
-                        prefetch,
-                        "subscribed"
-                    );
-                    return Ok(subscription);
-                }
-                Err(error) if error.needs_operator() && !self.subscribed_before => {
-                    return Err(error.into());
-                }
-                Err(error) => {
-                    self.engine.telemetry.subscriptions_lost.increment(1);
-                    tracing::warn!(consumer = self.engine.consumer, reason = %error, "cannot subscribe yet");
-                    self.pause().await;
-                }
-            }
-        }
-    }
-
-    async fn pause(&mut self) {
-        self.failures = self.failures.saturating_add(1);
-        sleep(self.engine.settings.reconnect_backoff().pause(self.failures)).await;
-    }
-
-    /// Hands deliveries to the workers until the subscription ends.
-    async fn receive(&mut self, subscription: &mut dyn Subscription) -> Unavailable {
-        let (among, lost) = (Arc::new(Outstanding::default()), CancellationToken::new());
-        let error = loop {
-            let received = select! {
-                biased;
-                () = lost.cancelled() => {
-                    let source = "a message could not be settled, and nothing may overtake it".into();
-                    break Unavailable::Lost { source };
-                }
-                received = subscription.receive() => received,
-            };
-            match received {
-                Ok(delivery) => {
-                    // Not at subscribing: a queue that lets us subscribe and ends us at once would
-                    // otherwise be asked without a pause.
-                    self.failures = 0;
-                    let unit = Unit::delivered(delivery, among.ticket(), lost.clone());
-                    self.lanes.hand_on(&self.engine, unit).await;
-                }
-                Err(error) => break error,
-            }
-        };
-        lost.cancel();
-        error
+    /// Takes its counters from the recorder that is installed by now.
+    fn engine(&self, observer: Option<Observer>) -> Arc<Engine<C>> {
+        let (consumer, db, settings) =
+            (self.consumer.clone(), self.db.clone(), self.settings.clone());
+        let (routes, replies) = (self.routes.clone(), self.replies.clone());
+        Arc::new(Engine::new(consumer, db, settings, routes, observer, replies))
     }
 }
 
 impl<C: InboxConnection> std::fmt::Debug for Inbox<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let settings: &Settings = &self.engine.settings;
         f.debug_struct("Inbox")
-            .field("consumer", &self.engine.consumer)
+            .field("consumer", &self.consumer)
             .field("queue", &self.queue)
-            .field("settings", settings)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

@@ -20,7 +20,8 @@ pub struct Incoming {
     pub exchange: String,
     /// The routing key it was published with.
     pub routing_key: String,
-    /// The headers, as text. `correlation_id` appears as `counterfoil-correlation-id`.
+    /// The headers, as text. `correlation_id` appears as `counterfoil-correlation-id`,
+    /// `reply_to` as `counterfoil-reply-to`.
     pub headers: Headers,
     /// The `content_type` property.
     pub content_type: Option<String>,

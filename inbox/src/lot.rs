@@ -53,20 +53,29 @@ impl Alarm {
     }
 }
 
+/// What a look at the lot brought.
+struct Looked {
+    found: usize,
+    /// Whether there may be more.
+    more: bool,
+}
+
 /// Tries parked messages again when they are due.
 pub(crate) struct Lot<C: InboxConnection> {
     engine: Arc<Engine<C>>,
     lanes: Arc<Lanes<C>>,
     /// One for each message that may be under way at the same time.
     room: Arc<Semaphore>,
+    places: u32,
     looks: u64,
 }
 
 impl<C: InboxConnection> Lot<C> {
     pub(crate) fn new(engine: Arc<Engine<C>>, lanes: Arc<Lanes<C>>) -> Self {
-        let room =
-            Arc::new(Semaphore::new(engine.settings.concurrency.saturating_mul(2).min(1000)));
-        Self { engine, lanes, room, looks: 0 }
+        let places = u32::try_from(engine.settings.concurrency).unwrap_or(u32::MAX);
+        let places = places.saturating_mul(2).min(1000);
+        let room = Arc::new(Semaphore::new(places as usize));
+        Self { engine, lanes, room, places, looks: 0 }
     }
 
     /// Until the engine is told to stop.
@@ -76,9 +85,9 @@ impl<C: InboxConnection> Lot<C> {
             let mut failures = 0;
             loop {
                 match self.look().await {
-                    // As many as there was room for: there may be more.
-                    Ok(true) => failures = 0,
-                    Ok(false) => {
+                    // As many as there was room for.
+                    Ok(Looked { more: true, .. }) => failures = 0,
+                    Ok(Looked { more: false, .. }) => {
                         failures = 0;
                         let next = Instant::now() + self.engine.settings.retry_poll;
                         self.engine.alarm.wait(next).await;
@@ -106,9 +115,23 @@ impl<C: InboxConnection> Lot<C> {
         }
     }
 
-    /// Hands on what is due; whether there may be more.
-    async fn look(&mut self) -> Result<bool, String> {
-        let Ok(permit) = self.room.clone().acquire_owned().await else { return Ok(false) };
+    /// Tries what is due until nothing is, and waits until nothing is under way; whether anything was.
+    pub(crate) async fn clear(&mut self) -> Result<bool, String> {
+        let mut any = false;
+        loop {
+            let found = self.look().await?.found;
+            drop(self.room.acquire_many(self.places).await);
+            if found == 0 {
+                return Ok(any);
+            }
+            any = true;
+        }
+    }
+
+    /// Hands on what is due.
+    async fn look(&mut self) -> Result<Looked, String> {
+        let nothing = Looked { found: 0, more: false };
+        let Ok(permit) = self.room.clone().acquire_owned().await else { return Ok(nothing) };
         drop(permit);
         // Not more than there is room for: a lease runs from the moment it is taken.
         let limit = self.room.available_permits();
@@ -134,7 +157,7 @@ impl<C: InboxConnection> Lot<C> {
             });
         let mut due: Vec<Due> =
             taken.await.map_err(|error: CallError<diesel::result::Error>| error.to_string())?;
-        let more = due.len() >= limit;
+        let looked = Looked { found: due.len(), more: due.len() >= limit };
         due.sort_by_key(|due| due.lease.id);
         for due in due {
             let permit = self.room.clone().acquire_owned().await.ok();
@@ -142,6 +165,6 @@ impl<C: InboxConnection> Lot<C> {
             unit.room = permit;
             self.lanes.hand_on(&self.engine, unit).await;
         }
-        Ok(more)
+        Ok(looked)
     }
 }

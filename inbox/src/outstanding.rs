@@ -1,9 +1,14 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 /// The deliveries of one subscription that have no answer yet, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Outstanding(Mutex<Numbers>);
+pub(crate) struct Outstanding {
+    numbers: Mutex<Numbers>,
+    emptied: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Numbers {
@@ -28,7 +33,14 @@ impl Outstanding {
     }
 
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until every delivery so far has its answer.
+    pub(crate) async fn all_answered(&self) {
+        while !self.numbers().open.is_empty() {
+            self.emptied.notified().await;
+        }
     }
 }
 
@@ -36,7 +48,11 @@ impl Ticket {
     /// After the answer was given and not before: one for several at once must not reach a delivery
     /// whose own answer is on its way, which a broker takes for a breach of protocol.
     pub(crate) fn answered(&self) {
-        self.among.numbers().open.remove(&self.number);
+        let mut numbers = self.among.numbers();
+        numbers.open.remove(&self.number);
+        if numbers.open.is_empty() {
+            self.among.emptied.notify_one();
+        }
     }
 
     /// Whether these, in their order, are all that is open up to the last of them.

@@ -7,6 +7,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::DuplicateKind;
 use crate::ending::{End, Ending};
+use crate::reply::Replied;
 use crate::retention::Purged;
 use crate::spike::Seen;
 
@@ -39,6 +40,10 @@ pub const PANICS: &str = "counterfoil_inbox_panics_total";
 pub const WAITS: &str = "counterfoil_inbox_waits_total";
 /// Answers the broker did not take: the message comes again, as a duplicate where it was applied.
 pub const ANSWERS_LOST: &str = "counterfoil_inbox_answers_lost_total";
+/// Replies to commands by what became of them; label `outcome`: `sent`; `refused` by the broker, as a rule
+/// because nobody waits any more; `not_allowed` by [`Builder::replies`](crate::Builder::replies); `lost` with
+/// the broker.
+pub const REPLIES: &str = "counterfoil_inbox_replies_total";
 /// Subscriptions opened.
 pub const SUBSCRIPTIONS: &str = "counterfoil_inbox_subscriptions_total";
 /// Failures to subscribe, and subscriptions that ended on an error.
@@ -73,6 +78,7 @@ pub(crate) struct Telemetry {
     pub(crate) panics: Counter,
     pub(crate) waits: Counter,
     pub(crate) answers_lost: Counter,
+    replies: [Counter; Replied::ALL.len()],
     pub(crate) subscriptions: Counter,
     pub(crate) subscriptions_lost: Counter,
     seconds: Histogram,
@@ -104,6 +110,9 @@ impl Telemetry {
             panics: named(PANICS),
             waits: named(WAITS),
             answers_lost: named(ANSWERS_LOST),
+            replies: Replied::ALL.map(|replied| {
+                counter!(REPLIES, "consumer" => consumer.to_owned(), "outcome" => replied.as_str())
+            }),
             subscriptions: named(SUBSCRIPTIONS),
             subscriptions_lost: named(SUBSCRIPTIONS_LOST),
             seconds: histogram!(SECONDS, "consumer" => consumer.to_owned()),
@@ -122,6 +131,12 @@ impl Telemetry {
         // Of a retry nobody is waiting for the answer.
         if !retried {
             self.seconds.record(after);
+        }
+    }
+
+    pub(crate) fn replied(&self, replied: Replied) {
+        if let Some(at) = Replied::ALL.iter().position(|candidate| *candidate == replied) {
+            self.replies[at].increment(1);
         }
     }
 

@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use message::{Fingerprint, MAX_NAME_BYTES, OperationKey, name};
+use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use transport::{Acknowledge, Delivery};
@@ -28,6 +29,8 @@ pub(crate) struct Task<C> {
     /// Whether its start is on record.
     begun: AtomicBool,
     decoded: OnceLock<Result<Arc<Job<C>>, Refusal>>,
+    /// What its handler answered, or did the first time; kept where somebody waits for it.
+    result: Mutex<Option<Box<RawValue>>>,
 }
 
 /// One that can be applied.
@@ -61,6 +64,7 @@ impl<C> Task<C> {
             decoded: OnceLock::new(),
             looked: OnceLock::new(),
             begun: AtomicBool::new(false),
+            result: Mutex::default(),
         }
     }
 
@@ -76,6 +80,7 @@ impl<C> Task<C> {
             decoded: OnceLock::new(),
             looked: OnceLock::new(),
             begun: AtomicBool::new(false),
+            result: Mutex::default(),
         }
     }
 
@@ -111,6 +116,15 @@ impl<C> Task<C> {
 
     pub(crate) fn begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the answer of the last run: a transaction that is repeated has another one.
+    pub(crate) fn keep_result(&self, result: Option<Box<RawValue>>) {
+        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = result;
+    }
+
+    pub(crate) fn take_result(&self) -> Option<Box<RawValue>> {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Runs of its handler before this process got it.

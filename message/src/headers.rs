@@ -25,6 +25,10 @@ pub mod name {
     pub const CAUSATION_ID: &str = "counterfoil-causation-id";
     /// The conversation this message belongs to. Also the AMQP `correlation_id`.
     pub const CORRELATION_ID: &str = "counterfoil-correlation-id";
+    /// The queue that waits for the answer to this message. Also the AMQP `reply_to`.
+    pub const REPLY_TO: &str = "counterfoil-reply-to";
+    /// Of a reply: how the message it answers ended.
+    pub const OUTCOME: &str = "counterfoil-outcome";
     /// The number of the replay that sent it again. Absent on what comes for the first time.
     pub const REPLAY: &str = "counterfoil-replay";
     /// The consumer whose handlers with side effects a replay may run.

@@ -107,6 +107,11 @@ impl Message {
         self.headers.insert(name::SOURCE, source);
     }
 
+    /// Names the queue that waits for the answer.
+    pub fn set_reply_to(&mut self, queue: &str) {
+        self.headers.insert(name::REPLY_TO, queue);
+    }
+
     /// Names the conversation and the message that caused this one.
     pub fn set_cause(&mut self, correlation_id: &str, causation_id: &str) {
         self.headers.insert(name::CORRELATION_ID, correlation_id);

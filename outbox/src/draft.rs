@@ -119,6 +119,16 @@ impl Draft {
         })
     }
 
+    /// Names the queue that waits for the answer. It is answered by an inbox with
+    /// `Builder::replies`; the conversation ([`caused_by`](Self::caused_by), or else the message id) tells
+    /// its answer from others.
+    pub fn reply_to(self, queue: &str) -> Self {
+        self.edit(|message| {
+            message.set_reply_to(queue);
+            Ok(())
+        })
+    }
+
     /// Stores the trace the message belongs to; the consumer continues it.
     pub fn trace(self, trace: &TraceContext) -> Self {
         self.edit(|message| {

@@ -77,6 +77,10 @@ impl Subscription for Doomed {
         let delivery = self.0.receive().await?;
         Ok(Delivery { acker: Box::new(Abort), ..delivery })
     }
+
+    async fn waiting(&mut self) -> Result<u64, Unavailable> {
+        self.0.waiting().await
+    }
 }
 
 #[derive(Debug)]

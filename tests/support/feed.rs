@@ -124,6 +124,10 @@ impl Subscription for Feed {
     async fn receive(&mut self) -> Result<Delivery, Unavailable> {
         Ok(self.receive.lock().await.recv().await.expect("the feed keeps a sender"))
     }
+
+    async fn waiting(&mut self) -> Result<u64, Unavailable> {
+        Ok(self.receive.lock().await.len() as u64)
+    }
 }
 
 struct Acker {

@@ -7,16 +7,23 @@ pub(crate) enum Way {
     Exchange,
     /// To one queue, over the default exchange.
     Queue(String),
+    /// Each to the queue its routing key names, over the default exchange.
+    Queues,
 }
 
 impl Way {
     /// A batch as this way sends it; `None` where it goes as it is. The payloads are shared.
     pub(crate) fn addressed(&self, batch: &[Message]) -> Option<Vec<Message>> {
-        let Self::Queue(queue) = self else { return None };
+        if *self == Self::Exchange {
+            return None;
+        }
         let to_queue = |message: &Message| Message {
             // The default exchange.
             exchange: String::new(),
-            routing_key: queue.clone(),
+            routing_key: match self {
+                Self::Queue(queue) => queue.clone(),
+                Self::Exchange | Self::Queues => message.routing_key.clone(),
+            },
             ..message.clone()
         };
         Some(batch.iter().map(to_queue).collect())
@@ -35,6 +42,7 @@ impl Way {
             Self::Exchange => check_name("exchange", &message.exchange)?,
             // What the message says is not looked at.
             Self::Queue(_) => {}
+            Self::Queues => check_name("reply queue", &message.routing_key)?,
         }
         if !message.routing_key.is_empty() {
             check_name("routing key", &message.routing_key)?;

@@ -25,6 +25,14 @@ pub trait Publisher: Send + Sync + 'static {
     /// [`Unavailable`]; the caller waits and asks again.
     async fn open_lane_to(&self, queue: &str) -> Result<Box<dyn Lane>, Unavailable>;
 
+    /// Opens a lane for replies: each message goes to the queue its routing key names, past every exchange.
+    /// Those names come from requests, so whoever publishes on it decides first which of them it answers.
+    /// Otherwise as [`open_lane_to`](Self::open_lane_to).
+    ///
+    /// # Errors
+    /// [`Unavailable`]; the caller waits and asks again.
+    async fn open_reply_lane(&self) -> Result<Box<dyn Lane>, Unavailable>;
+
     /// What is known of the connection, without asking the broker.
     fn health(&self) -> Health;
 

@@ -32,6 +32,14 @@ pub trait Subscription: Send {
     /// # Errors
     /// [`Unavailable`] when the consumer ended; deliveries not yet acknowledged come again.
     async fn receive(&mut self) -> Result<Delivery, Unavailable>;
+
+    /// How many messages lie ready in the queue. What the broker had sent to this subscription before it
+    /// counted can be [received](Self::receive) at once afterwards: if the count is 0 and nothing can be,
+    /// nothing is there.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the consumer ended.
+    async fn waiting(&mut self) -> Result<u64, Unavailable>;
 }
 
 /// One delivery as it came off the wire. Nothing is promised of a foreign producer's message: any
@@ -46,7 +54,8 @@ pub struct Delivery {
     pub exchange: String,
     /// The routing key it was published with.
     pub routing_key: String,
-    /// The headers, as text. `correlation_id` appears as `counterfoil-correlation-id`.
+    /// The headers, as text. `correlation_id` appears as `counterfoil-correlation-id`,
+    /// `reply_to` as `counterfoil-reply-to`.
     pub headers: Headers,
     /// The `content_type` property.
     pub content_type: Option<String>,

@@ -1,6 +1,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use message::{Message, name};
 use support::broker::{Broker, Corner, drain, message, operation};
 use transport::{
@@ -338,5 +339,30 @@ pub(crate) async fn a_missing_queue_cannot_be_subscribed(harness: &impl Harness)
             "{refused:?}"
         );
     }
+    corner.clean().await;
+}
+
+pub(crate) async fn what_waits_is_counted_after_what_was_sent(harness: &impl Harness) {
+    let corner = harness.corner();
+    let (exchange, queue) = corner.pair().await;
+    let mut subscription = corner.broker.subscribe(&queue, 3).await.expect("subscribed");
+    assert_eq!(subscription.waiting().await.expect("counted"), 0);
+    // Often, for what it is about is a race.
+    for _ in 0..20 {
+        publish(&corner, &numbered(&exchange, 3)).await;
+        // As many as may be sent: once they are, nothing is ready, and all are there at once.
+        let mut seen = 0;
+        while seen < 3 {
+            let waiting = subscription.waiting().await.expect("counted");
+            let before = seen;
+            while let Some(delivery) = subscription.receive().now_or_never() {
+                delivery.expect("a delivery").acker.ack().await.expect("acknowledged");
+                seen += 1;
+            }
+            assert!(waiting > 0 || seen == 3 || seen > before, "an empty queue that was none");
+        }
+    }
+    assert_eq!(subscription.waiting().await.expect("counted"), 0);
+    drop(subscription);
     corner.clean().await;
 }

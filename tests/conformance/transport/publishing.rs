@@ -292,3 +292,24 @@ pub(crate) async fn a_lane_to_one_queue_reaches_it_and_nothing_else(harness: &im
     drop(subscription);
     corner.clean().await;
 }
+
+pub(crate) async fn a_reply_lane_reaches_the_queue_each_message_names(harness: &impl Harness) {
+    let corner = harness.corner();
+    let (exchange, queue) = corner.pair().await;
+    let (other, missing) = (corner.queue("other").await, corner.name("missing"));
+    let mut lane = corner.broker.open_reply_lane().await.expect("a lane");
+    // Whatever exchange a message names.
+    let batch = [
+        message(&exchange, &queue, 0),
+        message("nowhere", &other, 1),
+        message("", &missing, 2),
+        message("", &other, 3),
+        message("", "", 4),
+    ];
+    let verdicts = lane.publish(&batch).await.expect("settled");
+    assert_eq!(verdicts[..2], [Verdict::Confirmed, Verdict::Confirmed]);
+    assert_eq!(verdicts[2..4], [unroutable("", &missing), Verdict::Confirmed]);
+    assert!(matches!(verdicts[4], Verdict::Poison(Poison::Invalid(_))), "{verdicts:?}");
+    assert_eq!((corner.depth(&queue).await, corner.depth(&other).await), (1, 2));
+    corner.clean().await;
+}

@@ -30,7 +30,8 @@ async fn messages_of_foreign_producers_are_read_as_far_as_they_go() {
         headers.insert("none".into(), AMQPValue::Void);
         let rich = BasicProperties::default()
             .with_headers(headers)
-            .with_correlation_id("conversation".into());
+            .with_correlation_id("conversation".into())
+            .with_reply_to("answers".into());
         for properties in [BasicProperties::default(), rich] {
             channel
                 .basic_publish(
@@ -54,6 +55,7 @@ async fn messages_of_foreign_producers_are_read_as_far_as_they_go() {
             ("at", "1700000000"),
             ("count", "-7"),
             (name::CORRELATION_ID, "conversation"),
+            (name::REPLY_TO, "answers"),
             ("flag", "true"),
             ("list", "[1]"),
             ("raw", "a\u{fffd}"),

@@ -228,6 +228,10 @@ impl Publisher for MemoryBroker {
         self.lane(Way::Queue(queue.to_owned()))
     }
 
+    async fn open_reply_lane(&self) -> Result<Box<dyn Lane>, Unavailable> {
+        self.lane(Way::Queues)
+    }
+
     fn health(&self) -> Health {
         let state = self.state();
         match &state.blocked {

@@ -30,6 +30,13 @@ impl MemorySubscription {
         Self { broker, name: name.to_owned(), queue, consumer, session, arrived }
     }
 
+    fn deleted(&self) -> Unavailable {
+        Unavailable::NoQueue {
+            queue: self.name.clone(),
+            reason: "the broker cancelled the consumer; the queue was deleted".to_owned(),
+        }
+    }
+
     fn take(&self) -> Result<Option<Delivery>, Unavailable> {
         let mut state = self.broker.state();
         state.check_session(self.session)?;
@@ -39,10 +46,7 @@ impl MemorySubscription {
             .map_or(Taken::NoConsumer, |queue| queue.take(self.consumer))
         {
             Taken::Nothing => Ok(None),
-            Taken::NoConsumer => Err(Unavailable::NoQueue {
-                queue: self.name.clone(),
-                reason: "the broker cancelled the consumer; the queue was deleted".to_owned(),
-            }),
+            Taken::NoConsumer => Err(self.deleted()),
             Taken::Message { position, message, redelivered } => {
                 drop(state);
                 let acker = MemoryAck {
@@ -80,6 +84,13 @@ impl Subscription for MemorySubscription {
             }
             arrived.await;
         }
+    }
+
+    async fn waiting(&mut self) -> Result<u64, Unavailable> {
+        let state = self.broker.state();
+        state.check_session(self.session)?;
+        let queue = state.queues.get(&self.queue).ok_or_else(|| self.deleted())?;
+        Ok(queue.ready() as u64)
     }
 }
 

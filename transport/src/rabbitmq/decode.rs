@@ -18,10 +18,15 @@ pub(super) fn delivery(wire: lapin::message::Delivery, acker: Box<dyn Acknowledg
         .flat_map(|table| table.inner())
         .filter_map(|(header, value)| Some((header.to_string(), header_text(value)?)))
         .collect();
-    if headers.get(name::CORRELATION_ID).is_none()
-        && let Some(id) = properties.correlation_id()
-    {
-        headers.insert(name::CORRELATION_ID, id.as_str());
+    for (header, property) in [
+        (name::CORRELATION_ID, properties.correlation_id()),
+        (name::REPLY_TO, properties.reply_to()),
+    ] {
+        if headers.get(header).is_none()
+            && let Some(text) = property
+        {
+            headers.insert(header, text.as_str());
+        }
     }
     Delivery {
         message_id: text(properties.message_id()),

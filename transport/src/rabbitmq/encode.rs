@@ -15,6 +15,8 @@ const FRAME_OVERHEAD: usize = 8;
 /// Class, weight, body size and property flags at the start of a header frame.
 const HEADER_FIXED: usize = 14;
 
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
 /// What goes with the payload.
 pub(super) struct Envelope {
     pub(super) exchange: ShortString,
@@ -44,6 +46,9 @@ pub(super) fn envelope(message: &Message) -> Result<Envelope, Poison> {
         .with_headers(table(message)?);
     if let Some(id) = correlation_id(message) {
         properties = properties.with_correlation_id(short("correlation id", id)?);
+    }
+    if let Some(queue) = reply_to(message) {
+        properties = properties.with_reply_to(short("reply queue", queue)?);
     }
     Ok(Envelope {
         exchange: short("exchange", message.exchange.as_str())?,
@@ -75,6 +80,13 @@ fn correlation_id(message: &Message) -> Option<&str> {
     message.headers.get(name::CORRELATION_ID).filter(|id| id.len() <= message::MAX_NAME_BYTES)
 }
 
+/// The same. RabbitMQ's pseudo-queue means the channel that publishes, which closes over it where nobody
+/// consumes from it: no sender of others' messages can use it.
+fn reply_to(message: &Message) -> Option<&str> {
+    let fits = |queue: &&str| queue.len() <= message::MAX_NAME_BYTES && *queue != DIRECT_REPLY_TO;
+    message.headers.get(name::REPLY_TO).filter(fits)
+}
+
 fn timestamp(message: &Message) -> u64 {
     message.created_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -98,6 +110,7 @@ fn header_frame_bytes(message: &Message) -> usize {
         + short(&message.kind)
         + short(&message.content_type)
         + correlation_id(message).map_or(0, short)
+        + reply_to(message).map_or(0, short)
         + mode_and_timestamp
         + 4
         + table
@@ -182,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn the_queue_for_replies_is_a_property_unless_it_is_the_pseudo_queue() {
+        let mut message = sample();
+        for (queue, property) in [("answers", Some("answers")), (DIRECT_REPLY_TO, None)] {
+            message.headers.insert(name::REPLY_TO, queue);
+            let sent = envelope(&message).expect("valid").properties;
+            assert_eq!(sent.reply_to().as_ref().map(ShortString::as_str), property);
+            assert!(sent.headers().as_ref().expect("headers").contains_key(name::REPLY_TO));
+        }
+    }
+
+    #[test]
     fn headers_that_fill_the_frame_pass_and_one_byte_more_does_not() {
         let mut message = sample();
         message.headers.insert("h", "");
@@ -199,13 +223,17 @@ mod tests {
     proptest! {
         #[test]
         fn any_message_is_encoded_or_refused_and_its_size_is_exact(
-            kind: String, operation: String, key: Option<String>, pairs: Vec<(String, String)>, correlation: Option<String>
+            kind: String, operation: String, key: Option<String>, pairs: Vec<(String, String)>,
+            correlation: Option<String>, reply: Option<String>
         ) {
             let mut message = sample();
             (message.kind, message.operation, message.ordering_key) = (kind, operation, key);
             message.headers = pairs.into_iter().collect();
             if let Some(id) = correlation {
                 message.headers.insert(name::CORRELATION_ID, id);
+            }
+            if let Some(queue) = reply {
+                message.headers.insert(name::REPLY_TO, queue);
             }
             if let Ok(envelope) = envelope(&message) {
                 prop_assert_eq!(encoded_bytes(&envelope.properties), header_frame_bytes(&message));

@@ -83,6 +83,10 @@ impl RabbitMq {
         })
     }
 
+    async fn lane(&self, way: Way) -> Result<Box<dyn Lane>, Unavailable> {
+        Ok(Box::new(lane::RabbitLane::open(Arc::clone(&self.inner), way).await?))
+    }
+
     async fn consuming(&self) -> Result<Arc<Link>, Unavailable> {
         self.inner.consuming.get(&self.inner.address, &self.inner.name).await
     }
@@ -97,12 +101,15 @@ impl fmt::Debug for RabbitMq {
 #[async_trait]
 impl Publisher for RabbitMq {
     async fn open_lane(&self) -> Result<Box<dyn Lane>, Unavailable> {
-        Ok(Box::new(lane::RabbitLane::open(Arc::clone(&self.inner), Way::Exchange).await?))
+        self.lane(Way::Exchange).await
     }
 
     async fn open_lane_to(&self, queue: &str) -> Result<Box<dyn Lane>, Unavailable> {
-        let way = Way::Queue(queue.to_owned());
-        Ok(Box::new(lane::RabbitLane::open(Arc::clone(&self.inner), way).await?))
+        self.lane(Way::Queue(queue.to_owned())).await
+    }
+
+    async fn open_reply_lane(&self) -> Result<Box<dyn Lane>, Unavailable> {
+        self.lane(Way::Queues).await
     }
 
     fn health(&self) -> Health {

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
+};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 
@@ -14,7 +16,7 @@ use crate::{Acknowledge, Delivery, Subscription, Unavailable};
 
 /// One channel with one consumer.
 pub(super) struct RabbitSubscription {
-    queue: String,
+    name: ShortString,
     consumer: Consumer,
     channel: Channel,
     link: Arc<Link>,
@@ -35,13 +37,13 @@ impl RabbitSubscription {
         let qos = channel.basic_qos(prefetch.max(1), BasicQosOptions { global: false });
         within("basic.qos", deadline, qos).await?.map_err(lost)?;
         let consume = channel.basic_consume(
-            name,
+            name.clone(),
             ShortString::default(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
         match within("basic.consume", deadline, consume).await? {
-            Ok(consumer) => Ok(Self { queue: queue.to_owned(), consumer, channel, link, deadline }),
+            Ok(consumer) => Ok(Self { name, consumer, channel, link, deadline }),
             Err(error) => Err(ended(&link, queue, error)),
         }
     }
@@ -69,13 +71,23 @@ impl Subscription for RabbitSubscription {
                 let acker = Box::new(RabbitAck { acker, deadline: self.deadline });
                 Ok(decode::delivery(wire, acker))
             }
-            Some(Err(error)) => Err(ended(&self.link, &self.queue, error)),
+            Some(Err(error)) => Err(ended(&self.link, self.name.as_str(), error)),
             // The broker's cancel ends the stream without an error.
             None if self.link.is_connected() => Err(no_queue(
-                &self.queue,
+                self.name.as_str(),
                 "the broker cancelled the consumer; the queue was deleted or moved",
             )),
             None => Err(lost("the connection was closed")),
+        }
+    }
+
+    async fn waiting(&mut self) -> Result<u64, Unavailable> {
+        // On the consumer's own channel: the answer comes after everything that was sent before it.
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let declare = self.channel.queue_declare(self.name.clone(), options, FieldTable::default());
+        match within("queue.declare", self.deadline, declare).await? {
+            Ok(queue) => Ok(u64::from(queue.message_count())),
+            Err(error) => Err(ended(&self.link, self.name.as_str(), error)),
         }
     }
 }

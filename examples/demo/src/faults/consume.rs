@@ -131,6 +131,10 @@ impl Subscription for FaultySubscription {
             FaultyAck { inner: acker, fate, faults: self.faults.clone(), dead: self.dead.clone() };
         Ok(Delivery { acker: Box::new(acker), ..delivery })
     }
+
+    async fn waiting(&mut self) -> Result<u64, Unavailable> {
+        self.inner.waiting().await
+    }
 }
 
 #[derive(Debug)]

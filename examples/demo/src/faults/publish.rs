@@ -78,6 +78,11 @@ impl Publisher for FaultyPublisher {
         Ok(Box::new(FaultyLane { inner, faults: self.faults.clone() }))
     }
 
+    async fn open_reply_lane(&self) -> Result<Box<dyn Lane>, Unavailable> {
+        let inner = self.inner.open_reply_lane().await?;
+        Ok(Box::new(FaultyLane { inner, faults: self.faults.clone() }))
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }
