@@ -23,11 +23,11 @@ $roles$;
 REVOKE ALL ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors,
               {schema}.outbox_holds, {schema}.outbox_audit, {schema}.outbox_replays, {schema}.outbox_pending,
               {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts, {schema}.inbox_audit,
-              {schema}.inbox_generations, {schema}.inbox_states, {schema}.inbox_transitions
+              {schema}.inbox_generations, {schema}.inbox_states, {schema}.inbox_transitions, {schema}.inbox_effects
     FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
 REVOKE ALL ON SEQUENCE {schema}.outbox_messages_seq_seq, {schema}.outbox_audit_id_seq, {schema}.inbox_parked_id_seq,
                        {schema}.inbox_audit_id_seq, {schema}.outbox_replays_id_seq,
-                       {schema}.inbox_transitions_id_seq
+                       {schema}.inbox_transitions_id_seq, {schema}.inbox_effects_id_seq
     FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
 -- Everybody may call a function, unless that is taken back.
 REVOKE ALL ON FUNCTION
@@ -75,12 +75,21 @@ GRANT INSERT (machine, entity, state, version), UPDATE (state, version, changed_
 GRANT INSERT (machine, entity, version, event, from_state, to_state, verdict, consumer, scope, operation, message_id)
     ON {schema}.inbox_transitions TO {consumer};
 
+-- Its effects: what was asked for stays as it was, and a decision is the operator's.
+GRANT SELECT ON {schema}.inbox_effects TO {consumer};
+GRANT INSERT (consumer, scope, operation, effect, provider_key, fingerprint, policy, state, attempts, epoch, owner,
+              lease_until, error, attempted_at, settled_at),
+      UPDATE (policy, state, attempts, epoch, owner, lease_until, asks, ask_at, result, error, attempted_at,
+              unknown_since, review_since, settled_at, late_result, late_at),
+      DELETE
+    ON {schema}.inbox_effects TO {consumer};
+
 -- The operator sees everything, makes and retires cursors, decides about what is held and parked, and can
 -- give rows numbers of this cluster after a restore. Every change leaves a line that cannot be changed.
 GRANT SELECT ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors, {schema}.outbox_holds,
                 {schema}.outbox_audit, {schema}.outbox_replays, {schema}.outbox_pending, {schema}.inbox_operations, {schema}.inbox_parked,
                 {schema}.inbox_starts, {schema}.inbox_audit, {schema}.inbox_generations, {schema}.inbox_states,
-                {schema}.inbox_transitions
+                {schema}.inbox_transitions, {schema}.inbox_effects
     TO {admin};
 GRANT SELECT, UPDATE ON SEQUENCE {schema}.outbox_messages_seq_seq TO {admin};
 GRANT INSERT, UPDATE, DELETE ON {schema}.outbox_cursors, {schema}.outbox_holds TO {admin};
@@ -105,3 +114,8 @@ GRANT DELETE ON {schema}.inbox_starts TO {admin};
 GRANT INSERT (consumer, building, newest), UPDATE (active, building, newest, started_at, caught_up_at, switched_at)
     ON {schema}.inbox_generations TO {admin};
 GRANT INSERT (actor, action, consumer, reason, detail) ON {schema}.inbox_audit TO {admin};
+-- It decides about effects, and its program looks after them as a consumer does.
+GRANT UPDATE (policy, state, attempts, epoch, owner, lease_until, asks, ask_at, result, error, attempted_at,
+              unknown_since, review_since, settled_at, late_result, late_at, decided_by, decided_why, decided_at),
+      DELETE
+    ON {schema}.inbox_effects TO {admin};
