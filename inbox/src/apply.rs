@@ -71,7 +71,7 @@ impl<C: InboxConnection> Engine<C> {
             return Ok(verdict);
         }
         let stale = Stale::default();
-        let context = context(&self.consumer, ready, attempt, &stale);
+        let context = context(self, ready, attempt, &stale);
         let answer =
             self.once(ready).answer(tx, |tx| match ready.job.work.apply(tx, &context) {
                 Some(applied) => Ok((applied.map_err(Abort::Handler)?, stale.verdict())),

@@ -11,6 +11,7 @@ use crate::apply::Abort;
 use crate::backend::InboxBackend;
 use crate::backoff::Backoff;
 use crate::builder::InboxConnection;
+use crate::effect::{Course, course_in};
 use crate::ending::Reason;
 use crate::engine::{Engine, panic_text};
 use crate::error::class_in;
@@ -102,7 +103,7 @@ impl<C: InboxConnection> Engine<C> {
     /// Whether `apply` can run; false where the operation took effect before and it need not.
     async fn prepare(self: &Arc<Self>, ready: &Ready<C>, attempt: u32) -> Result<bool, Step> {
         let stale = Stale::default();
-        let context = context(&self.consumer, ready, attempt, &stale);
+        let context = context(self, ready, attempt, &stale);
         let Some(preparing) = ready.job.work.prepare(&context) else { return Ok(true) };
         // A look before the leap: most duplicates need not talk to the world again, nor what has to wait behind
         // a parked message of its key. The claim decides.
@@ -176,21 +177,22 @@ impl<C: InboxConnection> Engine<C> {
     }
 }
 
-pub(crate) fn context<'a, C>(
-    consumer: &'a str,
+pub(crate) fn context<'a, C: InboxConnection>(
+    engine: &'a Engine<C>,
     ready: &'a Ready<C>,
     attempt: u32,
     stale: &'a Stale,
 ) -> Context<'a> {
     let (incoming, job) = (&ready.task.incoming, &ready.job);
     Context {
-        consumer: Consumer(consumer),
+        consumer: Consumer(&engine.consumer),
         incoming,
         operation: &job.operation,
         fingerprint: &job.fingerprint,
         attempt,
         stale,
         generation: job.generation,
+        effects: &engine.effects,
     }
 }
 
@@ -232,7 +234,10 @@ fn of_failure(failure: Failure) -> Remedy {
         Failure::Early { reason } => return Remedy::fault(FaultKind::Early, reason),
         Failure::Review { reason } => return Remedy::fault(FaultKind::Review, reason),
         Failure::Reject { reason } => return Remedy::fault(FaultKind::Reject, reason),
-        Failure::Retry(source) => (source, FaultKind::Retry),
+        Failure::Retry(source) => match course_in(&*source) {
+            None | Some(Course::Retry) => (source, FaultKind::Retry),
+            Some(course) => return of_effect(course, &chain(&*source)),
+        },
         Failure::RetryAfter { source, after } => (source, FaultKind::RetryAfter(after)),
     };
     match class_in(&*source) {
@@ -242,4 +247,17 @@ fn of_failure(failure: Failure) -> Remedy {
             Remedy::fault(kind, chain(&*source))
         }
     }
+}
+
+/// What an effect without a result asks for.
+fn of_effect(course: Course, detail: &str) -> Remedy {
+    let kind = match course {
+        Course::Retry => FaultKind::Retry,
+        Course::Wait(again_in) => FaultKind::Waiting(Some(again_in)),
+        Course::WaitForDecision => FaultKind::Waiting(None),
+        Course::Review => FaultKind::Review,
+        Course::Reject => FaultKind::Reject,
+        Course::Unavailable => return Remedy::wait(detail),
+    };
+    Remedy::fault(kind, detail)
 }

@@ -83,7 +83,7 @@ waiting!("sqlite", diesel::sqlite::Sqlite, sqlite);
 stores! {
     /// A database an inbox can live in: `Pg` or `Sqlite`. Sealed; any diesel connection on one of them (a
     /// pooled one too) can be used.
-    trait InboxBackend: diesel::backend::Backend, sealed::Sealed, WaitingBackend, crate::admin::AdminBackend, crate::rebuild::GenerationBackend, crate::transition::TransitionBackend;
+    trait InboxBackend: diesel::backend::Backend, sealed::Sealed, WaitingBackend, crate::admin::AdminBackend, crate::effect::EffectBackend, crate::rebuild::GenerationBackend, crate::transition::TransitionBackend;
     fn claim(row: &Row<'_>) -> bool = operation;
     fn withdraw(row: &Row<'_>) -> () = operation;
     fn store_result(row: &Row<'_>, json: &str, verdict: OperationVerdict) -> () = operation;

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use db::Db;
@@ -9,6 +10,7 @@ use serde::de::DeserializeOwned;
 use transport::{Publisher, Subscriber};
 
 use crate::backend::InboxBackend;
+use crate::effect::{Answer, Askers, BoxError, Question, asker};
 use crate::ending::Ended;
 use crate::handler::Handler;
 use crate::incoming::Incoming;
@@ -41,6 +43,7 @@ pub struct Builder<C: InboxConnection> {
     pub(crate) settings: Settings,
     pub(crate) observer: Option<Observer>,
     pub(crate) replies: Option<Arc<Replies>>,
+    pub(crate) askers: Askers,
     handlers: Vec<(&'static str, Box<dyn Route<C>>)>,
     keys: HashMap<String, KeyFn>,
 }
@@ -61,6 +64,7 @@ impl<C: InboxConnection> Builder<C> {
             settings: Settings::default(),
             observer: None,
             replies: None,
+            askers: Askers::default(),
             handlers: Vec::new(),
             keys: HashMap::new(),
         }
@@ -165,6 +169,19 @@ impl<C: InboxConnection> Builder<C> {
     /// Sets [`Settings::retention`]: how long operations, results and parked messages are kept.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.settings.retention = Some(retention);
+        self
+    }
+
+    /// How to ask a provider what became of effects of this name whose outcome is unknown: those declared
+    /// [`reconciled`](crate::effect::Effect::reconciled) or [`ask`](crate::effect::Effect::ask). What it says is
+    /// written down, and the message that waits for it comes again at once. The last one given for a name counts.
+    pub fn reconcile<R, F, Fut>(mut self, effect: impl Into<String>, ask: F) -> Self
+    where
+        R: Serialize + 'static,
+        F: Fn(Question) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Answer<R>, BoxError>> + Send + 'static,
+    {
+        self.askers.by_name.insert(effect.into(), asker(ask));
         self
     }
 

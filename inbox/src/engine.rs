@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Step, Verdict};
 use crate::builder::{InboxConnection, Observer};
+use crate::effect::Shared;
 use crate::ending::{End, Ending, Reason};
 use crate::lot::Alarm;
 use crate::parking::{Next, Parking};
@@ -35,6 +36,8 @@ pub(crate) struct Engine<C: InboxConnection> {
     /// Held shared by everything at work, alone by what is suspected of killing its process.
     pub(crate) quarantine: RwLock<()>,
     routes: Arc<Routes<C>>,
+    /// What its operations do in the world.
+    pub(crate) effects: Arc<Shared>,
     pub(crate) observer: Option<Observer>,
     pub(crate) replies: Option<Arc<Replies>>,
 }
@@ -68,6 +71,7 @@ impl<C: InboxConnection> Engine<C> {
     ) -> Self {
         Self {
             telemetry: Telemetry::new(&consumer),
+            effects: Arc::new(Shared::new(db.clone(), &consumer, settings.effects.clone())),
             consumer,
             db,
             settings,

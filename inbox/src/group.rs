@@ -118,7 +118,7 @@ impl<C: InboxConnection> Engine<C> {
         ready: &'a Ready<C>,
     ) -> Result<(Verdict, Option<BatchResult<'a>>), Abort> {
         let stale = Stale::default();
-        let context = context(&self.consumer, ready, 1, &stale);
+        let context = context(self, ready, 1, &stale);
         let applied = ready.job.work.apply(tx, &context).ok_or(Abort::Unprepared)?;
         let result = applied.map_err(Abort::Handler)?;
         let verdict = stale.verdict();

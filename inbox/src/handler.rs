@@ -27,7 +27,8 @@ pub trait Handler<C>: Send + Sync + 'static {
 
     /// Runs before the transaction, once per attempt, and not where the operation took effect before.
     /// It can run more than once for one operation (a crash, a failed `apply`, two deliveries at the
-    /// same time): what it does outside must stand that.
+    /// same time): what it does outside must stand that. Calls that must not happen twice go through
+    /// [`Context::effects`].
     ///
     /// # Errors
     /// [`Failure`]; `apply` does not run.

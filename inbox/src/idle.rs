@@ -10,6 +10,7 @@ use transport::{Subscription, Unavailable};
 
 use crate::RunError;
 use crate::builder::InboxConnection;
+use crate::effect::Reconciler;
 use crate::lot::Lot;
 use crate::outstanding::Outstanding;
 use crate::receiving::{Receiving, given_up};
@@ -20,7 +21,7 @@ const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
 impl<C: InboxConnection> Receiving<C> {
     /// Until nothing is left to do.
-    pub(crate) async fn until_idle(mut self) -> Result<(), RunError> {
+    pub(crate) async fn until_idle(mut self, reconciler: &Reconciler) -> Result<(), RunError> {
         let mut lot = Lot::new(self.engine.clone(), self.lanes.clone());
         loop {
             let mut subscription = self.subscribe().await?;
@@ -28,7 +29,7 @@ impl<C: InboxConnection> Receiving<C> {
             let drained = select! {
                 biased;
                 () = lost.cancelled() => Err(given_up()),
-                drained = self.drain(&mut *subscription, &mut lot, &among, &lost) => drained,
+                drained = self.drain(&mut *subscription, &mut lot, reconciler, &among, &lost) => drained,
             };
             match drained {
                 Ok(()) => {
@@ -48,6 +49,7 @@ impl<C: InboxConnection> Receiving<C> {
         &mut self,
         subscription: &mut dyn Subscription,
         lot: &mut Lot<C>,
+        reconciler: &Reconciler,
         among: &Arc<Outstanding>,
         lost: &CancellationToken,
     ) -> Result<(), Unavailable> {
@@ -60,16 +62,22 @@ impl<C: InboxConnection> Receiving<C> {
                 received += 1;
             }
             among.all_answered().await;
-            let retried = match lot.clear().await {
-                Ok(retried) => retried,
+            let looked_after = async {
+                let retried = lot.clear().await?;
+                // What is decided about an effect lets its message go on.
+                let decided = reconciler.round().await.map_err(|error| error.to_string())?;
+                Ok::<_, String>(retried || decided.decided())
+            };
+            let more = match looked_after.await {
+                Ok(more) => more,
                 Err(reason) => {
                     let consumer = &self.engine.consumer;
-                    tracing::warn!(consumer, reason, "cannot look after parked messages");
+                    tracing::warn!(consumer, reason, "cannot look after what is parked");
                     self.pause().await;
                     continue;
                 }
             };
-            if received > 0 || retried {
+            if received > 0 || more {
                 continue;
             }
             if waiting == 0 {

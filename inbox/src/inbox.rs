@@ -6,6 +6,7 @@ use tokio::select;
 use transport::Subscriber;
 
 use crate::builder::{InboxConnection, Observer};
+use crate::effect::{Askers, Reconciler};
 use crate::endings::Endings;
 use crate::engine::Engine;
 use crate::lot::Lot;
@@ -26,6 +27,7 @@ pub struct Inbox<C: InboxConnection> {
     routes: Arc<Routes<C>>,
     observer: Option<Observer>,
     replies: Option<Arc<Replies>>,
+    askers: Askers,
     subscriber: Arc<dyn Subscriber>,
     queue: String,
 }
@@ -47,9 +49,11 @@ impl<C: InboxConnection> Inbox<C> {
     }
 
     pub(crate) fn assembled(builder: Builder<C>, routes: Routes<C>) -> Self {
-        let Builder { consumer, db, subscriber, queue, settings, observer, replies, .. } = builder;
+        let Builder {
+            consumer, db, subscriber, queue, settings, observer, replies, askers, ..
+        } = builder;
         let routes = Arc::new(routes);
-        Self { consumer, db, settings, routes, observer, replies, subscriber, queue }
+        Self { consumer, db, settings, routes, observer, replies, askers, subscriber, queue }
     }
 
     /// Receives and applies until `shutdown` completes; then receives no more, finishes the handlers
@@ -81,12 +85,14 @@ impl<C: InboxConnection> Inbox<C> {
         let lot = Lot::new(engine.clone(), receiving.lanes.clone());
         receiving.workers.spawn(lot.watch());
         receiving.workers.spawn(crate::purge::run(engine.clone()));
-        receiving.workers.spawn(crate::watch::run(engine));
+        receiving.workers.spawn(crate::watch::run(engine.clone()));
+        let reconciler = Reconciler::over(engine.effects.clone(), self.askers);
+        receiving.workers.spawn(reconciler.run_until(engine.stop.clone().cancelled_owned()));
         receiving.until(shutdown).await
     }
 
     /// Receives and applies until there is nothing to do: the queue is empty, everything received has its
-    /// answer, and no parked message is due. For tests of your service, in the place of sleeps. Returns how
+    /// answer, and no parked message is due; providers are asked about the effects whose question is due. For tests of your service, in the place of sleeps. Returns how
     /// everything ended. It can be called again, for what came meanwhile; parked messages whose time has not
     /// come are not waited for: [`pass_time`](crate::testing::pass_time) lets it come.
     ///
@@ -107,7 +113,9 @@ impl<C: InboxConnection> Inbox<C> {
         })));
         let _stop_when_dropped = engine.stop.clone().drop_guard();
         check_schema(&engine).await?;
-        Receiving::new(engine, self.subscriber.clone(), &self.queue).until_idle().await?;
+        let reconciler = Reconciler::over(engine.effects.clone(), self.askers.clone());
+        let receiving = Receiving::new(engine, self.subscriber.clone(), &self.queue);
+        receiving.until_idle(&reconciler).await?;
         let endings = endings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(endings)
     }

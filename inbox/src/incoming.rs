@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -5,6 +6,7 @@ use message::{Fingerprint, Headers, MessageId, OperationKey, name};
 use transport::{Acknowledge, Delivery};
 
 use crate::Consumer;
+use crate::effect::{Effects, Shared};
 use crate::replay::Replayed;
 use crate::stale::Stale;
 
@@ -77,6 +79,7 @@ pub struct Context<'a> {
     pub(crate) attempt: u32,
     pub(crate) stale: &'a Stale,
     pub(crate) generation: u32,
+    pub(crate) effects: &'a Arc<Shared>,
 }
 
 impl Context<'_> {
@@ -146,6 +149,19 @@ impl Context<'_> {
     /// [`Ending::Stale`](crate::Ending::Stale) instead of applied, and the operation is kept as such.
     pub fn mark_stale(&self) {
         self.stale.set(true);
+    }
+
+    /// The effects of this operation in the outside world. For [`Handler::prepare`](crate::Handler::prepare), where
+    /// they can be awaited: a retry then gets the stored results instead of calling again. What is asked for is told
+    /// from other requests by the message's fingerprint, unless [`Effect::request`](crate::effect::Effect::request)
+    /// says it more closely.
+    #[must_use]
+    pub fn effects(&self) -> Effects {
+        Effects {
+            shared: self.effects.clone(),
+            operation: self.operation.clone(),
+            fingerprint: *self.fingerprint,
+        }
     }
 
     /// Which run of the handler for this delivery this is, from 1.

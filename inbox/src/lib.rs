@@ -91,8 +91,11 @@
 //! [`transition`] holds state machines for the entities that events move: what comes twice, late or
 //! early gets a verdict instead of being applied blindly.
 //!
-//! What it does not promise: a handler that calls the world can do so twice ([`Handler::prepare`] says
-//! when), and messages of one ordering key can overtake each other unless the inbox is
+//! [`effect`] is the ledger of calls to the outside world: each is on record before it is made, under a key that
+//! never changes, and what became of it after.
+//!
+//! What it does not promise: a handler that calls the world by other means can do so twice
+//! ([`Handler::prepare`] says when), and messages of one ordering key can overtake each other unless the inbox is
 //! [`ordered`](Builder::ordered).
 
 // Without a backend there is nowhere to keep anything; the crate still documents and compiles.
@@ -110,6 +113,7 @@ mod consumer;
 #[cfg(feature = "diesel-async")]
 pub mod diesel_async;
 mod duplicate;
+pub mod effect;
 mod ending;
 mod endings;
 mod engine;

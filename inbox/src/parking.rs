@@ -8,6 +8,9 @@ use crate::store::micros;
 /// Longest pause that a handler can ask for: more would overflow a database's times.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// Shortest wait for an effect: time for whoever is at it to be done.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// Why a run of a handler did not apply its message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -19,6 +22,8 @@ pub(crate) struct Fault {
 pub(crate) enum FaultKind {
     Retry,
     RetryAfter(Duration),
+    /// For the outcome of an effect, for so long or until somebody decides.
+    Waiting(Option<Duration>),
     Hung,
     Early,
     Review,
@@ -92,6 +97,11 @@ impl Settings {
             FaultKind::Retry => again(Reason::Failed, self.attempts_backoff().pause(attempts)),
             FaultKind::Hung => again(Reason::Hung, self.attempts_backoff().pause(attempts)),
             FaultKind::RetryAfter(after) => again(Reason::Failed, after.min(LONGEST)),
+            // Not the message's fault: this run spends no attempt. A decision makes it due earlier.
+            FaultKind::Waiting(again_in) => {
+                let pause = again_in.map_or(self.backoff_max, |pause| pause.max(SHORTEST));
+                (Reason::Failed, Next::Retry(pause.min(LONGEST)), attempts - 1)
+            }
             // Not the message's fault: this run spends no attempt. The pause grows with its age.
             FaultKind::Early if age < self.early_for => {
                 let pause = self.early.max(age.min(self.early_max));
@@ -150,6 +160,15 @@ mod tests {
         assert!(pause(next) >= Duration::from_secs(5) && pause(next) <= Duration::from_secs(10));
         assert!(pause(after(FaultKind::Early, 1, 3000).1) <= Duration::from_secs(30));
         assert_eq!(after(FaultKind::Early, 9, 3600), (Reason::Early, Next::Review, 9));
+    }
+
+    #[test]
+    fn waiting_for_an_effect_spends_no_attempt_however_long_it_lasts() {
+        let second = Duration::from_secs(1);
+        let (reason, next, attempts) = after(FaultKind::Waiting(Some(second)), 9, 10_000);
+        assert_eq!((reason, next, attempts), (Reason::Failed, Next::Retry(second), 8));
+        assert_eq!(after(FaultKind::Waiting(Some(Duration::ZERO)), 1, 0).1, Next::Retry(SHORTEST));
+        assert_eq!(after(FaultKind::Waiting(None), 1, 0).1, Next::Retry(Duration::from_secs(600)));
     }
 
     #[test]

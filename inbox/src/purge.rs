@@ -51,6 +51,7 @@ pub(crate) async fn run<C: InboxConnection>(engine: Arc<Engine<C>>) {
                 consumer = engine.consumer,
                 operations = all.operations,
                 results = all.results,
+                effects = all.effects,
                 starts = all.starts,
                 parked = all.parked,
                 "purged"
@@ -77,6 +78,7 @@ fn sum(a: Purged, b: Purged) -> Purged {
     Purged {
         operations: a.operations + b.operations,
         results: a.results + b.results,
+        effects: a.effects + b.effects,
         starts: a.starts + b.starts,
         parked: a.parked + b.parked,
         done: false,

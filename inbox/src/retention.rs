@@ -6,6 +6,7 @@ use diesel::QueryResult;
 use diesel::connection::LoadConnection;
 
 use crate::backend::InboxBackend;
+use crate::effect::EffectBackend;
 use crate::store::micros;
 use crate::{BuildError, Consumer};
 
@@ -20,7 +21,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[non_exhaustive]
 pub struct Retention {
     /// How long an operation is kept after it was claimed, and so its duplicates recognized. Default
-    /// 90 days. A row costs about 200 bytes and its result.
+    /// 90 days. A row costs about 200 bytes and its result. Its effects go after it; those that are under way or
+    /// unknown stay, however old they are.
     pub operations: Duration,
     /// How long its result is kept, where that is shorter: a later duplicate is still one, and gets
     /// [`Outcome::Forgotten`](crate::Outcome::Forgotten). Default `None`: as long as the operation.
@@ -114,6 +116,8 @@ pub struct Purged {
     pub operations: u64,
     /// Results dropped from operations that stay.
     pub results: u64,
+    /// Effects deleted.
+    pub effects: u64,
     /// Counts of starts deleted.
     pub starts: u64,
     /// Parked messages deleted.
@@ -163,6 +167,7 @@ where
         progress.results = walk.last.unwrap_or(progress.results);
         (results, looked_at) = (walk.dropped, walk.looked_at);
     }
+    let effects = C::Backend::delete_effects(conn, consumer, micros(retention.operations), rows)?;
     let starts = C::Backend::delete_starts(conn, consumer, micros(retention.starts), rows)?;
     let parked = match retention.parked {
         Some(window) => C::Backend::delete_parked(conn, consumer, micros(window), rows)?,
@@ -172,9 +177,12 @@ where
     Ok(Purged {
         operations: count(operations),
         results: count(results),
+        effects: count(effects),
         starts: count(starts),
         parked: count(parked),
-        done: [operations, looked_at, starts, parked].into_iter().all(|looked_at| looked_at < rows),
+        done: [operations, looked_at, effects, starts, parked]
+            .into_iter()
+            .all(|looked_at| looked_at < rows),
     })
 }
 

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use crate::BuildError;
 use crate::backoff::Backoff;
 use crate::retention::Retention;
+use crate::{BuildError, effect};
 
 /// How an inbox works through its queue.
 #[derive(Clone, Debug)]
@@ -90,6 +90,8 @@ pub struct Settings {
     /// How long operations, results and parked messages are kept; the inbox then purges by itself.
     /// Default `None`: for ever, and nothing is purged.
     pub retention: Option<Retention>,
+    /// How calls of effects are bounded, and how providers are asked about unknown ones.
+    pub effects: effect::Settings,
     /// How often the share of duplicates is looked at, to warn when it leaves its recent range. Default
     /// 1 min; zero never looks. Shorten it to be told sooner where there are many deliveries: intervals
     /// with fewer than 50 are merged.
@@ -118,6 +120,7 @@ impl Default for Settings {
             reconnect_max: Duration::from_secs(10),
             hold: Duration::from_secs(600),
             retention: None,
+            effects: effect::Settings::default(),
             duplicate_interval: Duration::from_secs(60),
         }
     }
@@ -186,6 +189,7 @@ impl Settings {
             let setting = if self.crash_limit == 0 { "crash_limit" } else { "retry_poll" };
             return bad(setting, "0".to_owned(), "set at least 1, a millisecond for the poll");
         }
+        self.effects.check(self.handler_deadline)?;
         // A hung handler would hold its operation for longer than anybody waits for it.
         for (limit, value) in [
             ("statement_timeout", database.statement_timeout),
@@ -245,7 +249,7 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_are_refused_by_name() {
         type Spoil = fn(&mut Settings);
-        let cases: [(Spoil, &str); 12] = [
+        let cases: [(Spoil, &str); 13] = [
             (|s| s.concurrency = 0, "concurrency is 0"),
             (|s| s.max_attempts = 0, "max_attempts is 0"),
             (|s| s.prefetch = 3, "prefetch is 3"),
@@ -257,6 +261,7 @@ mod tests {
             (|s| s.handler_deadline = Duration::ZERO, "handler_deadline is 0"),
             (|s| s.crash_limit = 0, "crash_limit is 0"),
             (|s| s.retry_poll = Duration::ZERO, "retry_poll is 0"),
+            (|s| s.effects.deadline = Duration::from_secs(60), "effects.deadline is 60s"),
             (
                 |s| s.handler_deadline = Duration::from_secs(59),
                 "statement_timeout of the database is 60s",

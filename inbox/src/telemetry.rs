@@ -6,6 +6,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::DuplicateKind;
+use crate::effect::{Answer, Ending as EffectEnding, LookedAfter};
 use crate::ending::{End, Ending};
 use crate::reply::Replied;
 use crate::retention::Purged;
@@ -23,7 +24,7 @@ pub const DUPLICATE_SPIKES: &str = "counterfoil_inbox_duplicate_spikes_total";
 /// Messages applied although they were older, by their `timestamp`, than operations are kept: had they
 /// been applied before, nobody could tell any more.
 pub const BEYOND_WINDOW: &str = "counterfoil_inbox_beyond_window_total";
-/// What retention removed; label `what`: `operations`, `results`, `starts` or `parked`.
+/// What retention removed; label `what`: `operations`, `results`, `effects`, `starts` or `parked`.
 pub const PURGED: &str = "counterfoil_inbox_purged_total";
 /// Retries of parked messages by how they ended; label `ending`.
 pub const RETRIES: &str = "counterfoil_inbox_retries_total";
@@ -51,6 +52,14 @@ pub const SUBSCRIPTIONS_LOST: &str = "counterfoil_inbox_subscriptions_lost_total
 /// Seconds from receipt to the answer, attempts and pauses included.
 pub const SECONDS: &str = "counterfoil_inbox_receive_to_answer_seconds";
 
+/// Effects by how a demand for one, or a question about one, ended; label `ending`, see
+/// [`effect::Ending::as_str`](crate::effect::Ending::as_str).
+pub const EFFECTS: &str = "counterfoil_inbox_effects_total";
+/// Effects whose outcome is unknown, at the last look; those that wait for a person are among them.
+pub const EFFECTS_UNKNOWN: &str = "counterfoil_inbox_effects_unknown";
+/// Effects that wait for a person's decision, at the last look.
+pub const EFFECTS_IN_REVIEW: &str = "counterfoil_inbox_effects_in_review";
+
 /// Events judged by a state machine; labels `machine` and `verdict`, see
 /// [`Verdict::as_str`](crate::transition::Verdict::as_str). Counted when they are judged: a transaction
 /// that is repeated or rolled back has counted too.
@@ -70,7 +79,7 @@ pub(crate) struct Telemetry {
     duplicate_share: Gauge,
     duplicate_spikes: Counter,
     pub(crate) beyond_window: Counter,
-    purged: [Counter; 4],
+    purged: [Counter; 5],
     pub(crate) batches_committed: Counter,
     pub(crate) batches_undone: Counter,
     pub(crate) hung: Counter,
@@ -101,7 +110,7 @@ impl Telemetry {
             duplicate_share: gauge!(DUPLICATE_SHARE, "consumer" => consumer.to_owned()),
             duplicate_spikes: named(DUPLICATE_SPIKES),
             beyond_window: named(BEYOND_WINDOW),
-            purged: ["operations", "results", "starts", "parked"]
+            purged: ["operations", "results", "effects", "starts", "parked"]
                 .map(|what| counter!(PURGED, "consumer" => consumer.to_owned(), "what" => what)),
             batches_committed: counter!(BATCHES, "consumer" => consumer.to_owned(), "outcome" => "committed"),
             batches_undone: counter!(BATCHES, "consumer" => consumer.to_owned(), "outcome" => "undone"),
@@ -153,10 +162,59 @@ impl Telemetry {
     }
 
     pub(crate) fn purged(&self, purged: &Purged) {
-        let counts = [purged.operations, purged.results, purged.starts, purged.parked];
+        let counts =
+            [purged.operations, purged.results, purged.effects, purged.starts, purged.parked];
         for (counter, count) in self.purged.iter().zip(counts) {
             counter.increment(count);
         }
+    }
+}
+
+/// Handles kept for the life of a ledger.
+pub(crate) struct EffectTelemetry {
+    endings: [Counter; EffectEnding::ALL.len()],
+    unknown: Gauge,
+    in_review: Gauge,
+}
+
+impl EffectTelemetry {
+    pub(crate) fn new(consumer: &str) -> Self {
+        Self {
+            endings: EffectEnding::ALL.map(
+                |ending| counter!(EFFECTS, "consumer" => consumer.to_owned(), "ending" => ending.as_str()),
+            ),
+            unknown: gauge!(EFFECTS_UNKNOWN, "consumer" => consumer.to_owned()),
+            in_review: gauge!(EFFECTS_IN_REVIEW, "consumer" => consumer.to_owned()),
+        }
+    }
+
+    pub(crate) fn ended(&self, ending: EffectEnding) {
+        self.count(ending, 1);
+    }
+
+    pub(crate) fn asked<R>(&self, answer: &Answer<R>) {
+        self.ended(match answer {
+            Answer::Done(_) => EffectEnding::AskedDone,
+            Answer::NotDone => EffectEnding::AskedNotDone,
+            Answer::StillUnknown => EffectEnding::AskedUnknown,
+        });
+    }
+
+    pub(crate) fn looked_after(&self, LookedAfter { lapsed, .. }: LookedAfter) {
+        self.count(EffectEnding::Lapsed, lapsed as u64);
+    }
+
+    fn count(&self, ending: EffectEnding, times: u64) {
+        if let Some(at) = EffectEnding::ALL.iter().position(|candidate| *candidate == ending) {
+            self.endings[at].increment(times);
+        }
+    }
+
+    /// Counts from the database are far below what a float holds exactly.
+    #[expect(clippy::cast_precision_loss, reason = "counts of rows")]
+    pub(crate) fn figures(&self, unknown: i64, in_review: i64) {
+        self.unknown.set(unknown as f64);
+        self.in_review.set(in_review as f64);
     }
 }
 

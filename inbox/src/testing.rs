@@ -73,11 +73,12 @@ use diesel::connection::LoadConnection;
 use message::OperationKey;
 
 use crate::backend::InboxBackend;
+use crate::effect::EffectBackend;
 use crate::store::micros;
 use crate::{Consumer, Operation, OperationVerdict, Parked, Reason};
 
-/// Lets time pass for what a consumer has parked: retries become due, and what came early grows old, as if
-/// so long had gone by. Waits are counted by the database's clock, which no test can move.
+/// Lets time pass for what a consumer has parked and for its effects: retries become due, what came early grows
+/// old, calls whose process died are found, as if so long had gone by. Waits are counted by the database's clock, which no test can move.
 ///
 /// # Errors
 /// When the database refuses.
@@ -86,7 +87,8 @@ where
     C: LoadConnection,
     C::Backend: InboxBackend,
 {
-    C::Backend::pass_time(conn, consumer, micros(time))
+    C::Backend::pass_time(conn, consumer, micros(time))?;
+    C::Backend::pass_effect_time(conn, consumer, micros(time))
 }
 
 /// The consumer's handler took effect for this operation, once: the row that says so is what every later

@@ -58,6 +58,22 @@ pub enum AdminError {
         /// The ordering key.
         key: String,
     },
+    /// No effect has this number.
+    #[error("no effect has the number {id}; `relay effects list` shows what there is")]
+    UnknownEffect {
+        /// The number.
+        id: i64,
+    },
+    /// Nothing is to be decided about it.
+    #[error(
+        "effect {id} is {state}, and that is not to be decided: only what is unknown or was refused, or whose call has outlasted its lease; `relay effects show {id}` shows since when"
+    )]
+    EffectNotOpen {
+        /// The number.
+        id: i64,
+        /// How it stands.
+        state: crate::effect::State,
+    },
     /// A name or text that cannot be stored.
     #[error("{field} {value:?} cannot be used: {reason}")]
     Unusable {

@@ -12,6 +12,8 @@ pub(crate) mod claims;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[macro_use]
 mod holding_up;
+mod effect;
+mod effects_seen;
 mod generation;
 pub(crate) mod missing;
 mod operation;
@@ -24,6 +26,7 @@ pub(crate) mod sqlite;
 mod statement;
 mod transition;
 
+pub(crate) use effect::{First as FirstEffect, NewEffect};
 #[cfg(feature = "diesel-async")]
 pub(crate) use operation::FirstValues;
 pub(crate) use operation::{First, Row};

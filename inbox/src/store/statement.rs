@@ -22,6 +22,7 @@ pub(crate) enum Bind<'a> {
     Text(&'a str),
     MaybeText(Option<&'a str>),
     Bytes(&'a [u8]),
+    MaybeBytes(Option<&'a [u8]>),
     Integer(i32),
     BigInt(i64),
     MaybeBigInt(Option<i64>),
@@ -58,6 +59,7 @@ where
     str: ToSql<Text, DB>,
     for<'x> Option<&'x str>: ToSql<Nullable<Text>, DB>,
     [u8]: ToSql<Binary, DB>,
+    for<'x> Option<&'x [u8]>: ToSql<Nullable<Binary>, DB>,
     i32: ToSql<Integer, DB>,
     i64: ToSql<BigInt, DB>,
     Option<i64>: ToSql<Nullable<BigInt>, DB>,
@@ -74,6 +76,9 @@ where
                         out.push_bind_param::<Nullable<Text>, _>(value)?
                     }
                     Some(Bind::Bytes(value)) => out.push_bind_param::<Binary, [u8]>(value)?,
+                    Some(Bind::MaybeBytes(value)) => {
+                        out.push_bind_param::<Nullable<Binary>, _>(value)?
+                    }
                     Some(Bind::Integer(value)) => out.push_bind_param::<Integer, _>(value)?,
                     Some(Bind::BigInt(value)) => out.push_bind_param::<BigInt, _>(value)?,
                     Some(Bind::MaybeBigInt(value)) => {

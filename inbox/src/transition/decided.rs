@@ -96,6 +96,8 @@ mod tests {
             named_operation: None,
         };
         let stale = Stale::default();
+        let db = db::Db::<diesel::SqliteConnection>::open(":memory:", db::Settings::default());
+        let db = db.expect("opens");
         let context = Context {
             consumer: Consumer("porter"),
             incoming: &incoming,
@@ -104,6 +106,11 @@ mod tests {
             attempt: 1,
             stale: &stale,
             generation: 1,
+            effects: &std::sync::Arc::new(crate::effect::Shared::new(
+                db,
+                "porter",
+                Default::default(),
+            )),
         };
         (check(&context), stale.get())
     }

@@ -2,6 +2,8 @@
 
 pub(crate) mod admin;
 pub(crate) mod batch;
+pub(crate) mod effect;
+pub(crate) mod effects_seen;
 pub(crate) mod generation;
 pub(crate) mod operation;
 pub(crate) mod order;

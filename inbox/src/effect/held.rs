@@ -1,0 +1,275 @@
+use std::time::Duration;
+
+use message::Fingerprint;
+
+use super::call::Outcome;
+use super::{Answer, Policy, ProviderKey, Settings, State};
+use crate::store::micros;
+
+/// An effect's row, locked; what is changed here is written back in the same transaction. Times are microseconds
+/// from now, by the database's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub(crate) id: i64,
+    pub(crate) consumer: String,
+    pub(crate) scope: String,
+    pub(crate) operation: String,
+    pub(crate) effect: String,
+    pub(crate) key: ProviderKey,
+    /// `None` where it was called off before anybody asked for it.
+    pub(crate) fingerprint: Option<Fingerprint>,
+    pub(crate) policy: Policy,
+    pub(crate) state: State,
+    pub(crate) attempts: i32,
+    pub(crate) epoch: i64,
+    pub(crate) owner: String,
+    /// Until nobody can be calling any more.
+    pub(crate) lease: Option<i64>,
+    pub(crate) asks: i32,
+    pub(crate) ask_in: Option<i64>,
+    pub(crate) result: Option<String>,
+    pub(crate) error: String,
+    /// An attempt's outcome is not known. A repeated call does not end that, its answer does.
+    pub(crate) doubt: bool,
+    pub(crate) review: bool,
+    /// What an attempt reported after a later one had begun.
+    pub(crate) late: bool,
+    pub(crate) late_result: Option<String>,
+}
+
+/// What an effect is wanted for.
+#[derive(Clone, Debug)]
+pub(crate) struct Intent {
+    pub(crate) effect: String,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) policy: Policy,
+    /// Whether whoever wants it can ask the provider by itself.
+    pub(crate) asks: bool,
+    pub(crate) deadline: Duration,
+    pub(crate) owner: String,
+}
+
+/// The right to report how an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) id: i64,
+    pub(crate) epoch: i64,
+    pub(crate) key: ProviderKey,
+}
+
+/// What is to be done about an effect that somebody wants performed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// Call, and report.
+    Call(Ticket),
+    /// It was performed before.
+    Done(Option<String>),
+    /// It was refused before, or called off.
+    Refused(String),
+    /// A call is under way, or may be for so long.
+    UnderWay(Duration),
+    /// Ask the provider, and report.
+    Ask(Ticket),
+    /// Unknown; the provider is asked in so long.
+    Waits(Duration),
+    /// Unknown; a person decides.
+    Review,
+    /// The same effect of the same operation with another request.
+    Conflict,
+}
+
+impl Held {
+    pub(crate) const fn ticket(&self) -> Ticket {
+        Ticket { id: self.id, epoch: self.epoch, key: self.key }
+    }
+
+    /// Somebody wants it performed.
+    pub(crate) fn begin(&mut self, intent: &Intent, settings: &Settings) -> Begun {
+        if self.fingerprint.is_some_and(|known| known != intent.fingerprint) {
+            return Begun::Conflict;
+        }
+        match self.state {
+            State::Done => Begun::Done(self.result.clone()),
+            State::Failed => Begun::Refused(self.error.clone()),
+            State::Intended => self.attempt(intent, settings),
+            State::Attempted => match self.lease {
+                Some(left) if left > 0 => Begun::UnderWay(span(left)),
+                _ => {
+                    self.lapse_as(intent.policy);
+                    self.begin_unknown(intent, settings)
+                }
+            },
+            State::Unknown => self.begin_unknown(intent, settings),
+        }
+    }
+
+    fn begin_unknown(&mut self, intent: &Intent, settings: &Settings) -> Begun {
+        // Also a policy that is more generous since then does not overrule that a person was called.
+        match (self.state, self.review, intent.policy) {
+            // A late answer was waiting for this.
+            (State::Done, ..) => Begun::Done(self.result.clone()),
+            (_, true, _) => Begun::Review,
+            (_, false, Policy::RepeatSafe) => self.attempt(intent, settings),
+            (_, false, Policy::Review) => {
+                self.to_review();
+                Begun::Review
+            }
+            (_, false, Policy::Ask) => {
+                self.policy = Policy::Ask;
+                let left = self.ask_in.unwrap_or_default();
+                if left > 0 || !intent.asks {
+                    // For whoever does ask.
+                    self.ask_in = Some(left);
+                    return Begun::Waits(span(left));
+                }
+                self.take_ask(settings);
+                Begun::Ask(self.ticket())
+            }
+        }
+    }
+
+    fn attempt(&mut self, intent: &Intent, settings: &Settings) -> Begun {
+        self.state = State::Attempted;
+        self.policy = intent.policy;
+        self.attempts = self.attempts.saturating_add(1);
+        self.epoch += 1;
+        self.owner.clone_from(&intent.owner);
+        self.lease = Some(lease(intent, settings));
+        (self.asks, self.ask_in) = (0, None);
+        Begun::Call(self.ticket())
+    }
+
+    /// Nobody else asks for as long as this question can take.
+    pub(crate) fn take_ask(&mut self, settings: &Settings) {
+        self.asks = self.asks.saturating_add(1);
+        self.ask_in = Some(micros(settings.ask_deadline.saturating_add(settings.grace)));
+    }
+
+    /// Its process has died, or is taken for dead.
+    pub(crate) fn lapse(&mut self) {
+        self.lapse_as(self.policy);
+    }
+
+    fn lapse_as(&mut self, policy: Policy) {
+        self.policy = policy;
+        // The lease has outlasted the deadline by the grace: the provider can be asked now.
+        self.become_unknown("its process died, or gave it up, before it knew", 0);
+    }
+
+    /// The attempt with this ticket has ended; whether it is the newest.
+    pub(crate) fn settle(&mut self, ticket: Ticket, outcome: Outcome, settings: &Settings) -> bool {
+        if self.epoch != ticket.epoch || !matches!(self.state, State::Attempted | State::Unknown) {
+            self.report_late(outcome);
+            return false;
+        }
+        match outcome {
+            Outcome::Done(result) => self.finish(result),
+            Outcome::Refused(reason) => self.refuse(reason),
+            // It did nothing, and says nothing about an earlier attempt that may have.
+            Outcome::NotDone(reason) if self.doubt => {
+                self.become_unknown(&reason, micros(settings.grace));
+            }
+            Outcome::NotDone(reason) => self.put_back(&reason),
+            Outcome::Unknown(reason) if self.state == State::Attempted => {
+                self.become_unknown(&reason, micros(settings.grace));
+            }
+            // Taken for dead meanwhile, for which everything is arranged.
+            Outcome::Unknown(_) => {}
+        }
+        true
+    }
+
+    /// The word of an attempt that has been followed by another one or by a decision. That it was performed is worth
+    /// knowing whoever says it, and ends what is open; everything else says nothing about the others.
+    fn report_late(&mut self, outcome: Outcome) {
+        let Outcome::Done(result) = outcome else { return };
+        self.late = true;
+        self.late_result.clone_from(&result);
+        if matches!(self.state, State::Intended | State::Unknown) {
+            self.finish(result);
+        }
+    }
+
+    /// The provider has answered a question; whether it still mattered.
+    pub(crate) fn answered(
+        &mut self,
+        ticket: Ticket,
+        answer: Answer<Option<String>>,
+        settings: &Settings,
+    ) -> bool {
+        if self.epoch != ticket.epoch || self.state != State::Unknown {
+            return false;
+        }
+        match answer {
+            Answer::Done(result) => self.finish(result),
+            Answer::NotDone => self.put_back("the provider says that it was not done"),
+            // A person is asked already.
+            Answer::StillUnknown if self.review => {}
+            Answer::StillUnknown if self.asks.unsigned_abs() >= settings.asks => self.to_review(),
+            Answer::StillUnknown => {
+                let pause = settings.ask_backoff().pause(self.asks.unsigned_abs());
+                self.ask_in = Some(micros(pause));
+            }
+        }
+        true
+    }
+
+    /// Certainly performed.
+    pub(crate) fn finish(&mut self, result: Option<String>) {
+        self.close(State::Done);
+        self.result = result;
+        self.error.clear();
+    }
+
+    /// Certainly not performed, and not to be.
+    pub(crate) fn refuse(&mut self, reason: String) {
+        self.close(State::Failed);
+        self.error = reason;
+    }
+
+    /// Certainly not performed, and to be tried again; unless somebody knows better.
+    pub(crate) fn put_back(&mut self, reason: &str) {
+        if self.late {
+            return self.finish(self.late_result.clone());
+        }
+        self.close(State::Intended);
+        reason.clone_into(&mut self.error);
+    }
+
+    fn close(&mut self, state: State) {
+        self.state = state;
+        (self.lease, self.ask_in) = (None, None);
+        (self.doubt, self.review) = (false, false);
+    }
+
+    fn become_unknown(&mut self, reason: &str, ask_in: i64) {
+        if self.late {
+            return self.finish(self.late_result.clone());
+        }
+        self.state = State::Unknown;
+        self.doubt = true;
+        self.lease = None;
+        (self.asks, self.ask_in) = (0, None);
+        reason.clone_into(&mut self.error);
+        match self.policy {
+            Policy::RepeatSafe => {}
+            Policy::Ask => self.ask_in = Some(ask_in),
+            Policy::Review => self.to_review(),
+        }
+    }
+
+    /// A person decides.
+    pub(crate) fn to_review(&mut self) {
+        self.review = true;
+        self.ask_in = None;
+    }
+}
+
+/// Longer than the call can take, by as much as a request may still be on its way.
+pub(crate) fn lease(intent: &Intent, settings: &Settings) -> i64 {
+    micros(intent.deadline.saturating_add(settings.grace))
+}
+
+pub(crate) fn span(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}

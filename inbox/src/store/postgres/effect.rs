@@ -1,0 +1,235 @@
+use diesel::connection::LoadConnection;
+use diesel::pg::Pg;
+use diesel::sql_types::BigInt;
+use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
+use message::OperationKey;
+
+use crate::Consumer;
+use crate::effect::Held;
+use crate::store::effect::{HeldColumns, HeldValues, NewEffect, first_values, held, held_values};
+use crate::store::statement::{Bind, Statement};
+
+/// The columns of a [`Held`].
+macro_rules! held_columns {
+    () => {
+        "SELECT id, consumer, scope, operation, effect, provider_key, fingerprint, policy, state, attempts, epoch, owner,
+                CAST(extract(epoch FROM lease_until - clock_timestamp()) * 1000000 AS bigint),
+                asks, CAST(extract(epoch FROM ask_at - clock_timestamp()) * 1000000 AS bigint),
+                result, error, unknown_since IS NOT NULL, review_since IS NOT NULL, late_at IS NOT NULL, late_result
+         FROM inbox_effects "
+    };
+}
+
+/// Writes an effect's first row unless it has one; its number if it was written. Waits while another transaction
+/// has written it and not ended yet.
+pub(crate) fn insert_effect<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    row: &NewEffect<'_>,
+) -> QueryResult<Option<i64>> {
+    let key = row.key.to_string();
+    Statement::<15, BigInt>::new(
+        "INSERT INTO inbox_effects (consumer, scope, operation, effect, provider_key, fingerprint, policy, state,
+                                    attempts, epoch, owner, lease_until, error, attempted_at, settled_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+                 clock_timestamp() + CAST(? AS bigint) * interval '1 microsecond', ?,
+                 CASE WHEN ? THEN clock_timestamp() END, CASE WHEN ? THEN clock_timestamp() END)
+         ON CONFLICT (consumer, scope, operation, effect) DO NOTHING RETURNING id",
+        first_values(row, &key),
+    )
+    .get_result(conn)
+    .optional()
+}
+
+/// Locks the row of an effect for the rest of the transaction.
+pub(crate) fn lock_effect<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    operation: &OperationKey,
+    effect: &str,
+) -> QueryResult<Option<Held>> {
+    Statement::<4, HeldColumns>::new(
+        concat!(
+            held_columns!(),
+            "WHERE consumer = ? AND scope = ? AND operation = ? AND effect = ? FOR UPDATE"
+        ),
+        [
+            Bind::Text(consumer.0),
+            Bind::Text(operation.scope()),
+            Bind::Text(operation.id()),
+            Bind::Text(effect),
+        ],
+    )
+    .get_result::<HeldValues>(conn)
+    .optional()?
+    .map(held)
+    .transpose()
+}
+
+/// The same by its number.
+pub(crate) fn lock_effect_by<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    id: i64,
+) -> QueryResult<Option<Held>> {
+    Statement::<1, HeldColumns>::new(
+        concat!(held_columns!(), "WHERE id = ? FOR UPDATE"),
+        [Bind::BigInt(id)],
+    )
+    .get_result::<HeldValues>(conn)
+    .optional()?
+    .map(held)
+    .transpose()
+}
+
+/// Writes a locked row back; false where its epoch is not the one it was locked with.
+pub(crate) fn write_effect<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    held: &Held,
+    epoch: i64,
+) -> QueryResult<bool> {
+    Statement::<18>::new(
+        "UPDATE inbox_effects SET state = ?, policy = ?,
+                attempted_at = CASE WHEN attempts <> ? THEN clock_timestamp() ELSE attempted_at END,
+                attempts = ?, epoch = ?, owner = ?,
+                lease_until = clock_timestamp() + CAST(? AS bigint) * interval '1 microsecond',
+                asks = ?, ask_at = clock_timestamp() + CAST(? AS bigint) * interval '1 microsecond',
+                result = ?, error = ?,
+                unknown_since = CASE WHEN ? THEN coalesce(unknown_since, clock_timestamp()) END,
+                review_since = CASE WHEN ? THEN coalesce(review_since, clock_timestamp()) END,
+                settled_at = CASE WHEN ? THEN coalesce(settled_at, clock_timestamp()) END,
+                late_at = CASE WHEN ? THEN coalesce(late_at, clock_timestamp()) END, late_result = ?
+         WHERE id = ? AND epoch = ?",
+        held_values(held, epoch),
+    )
+    .execute(conn)
+    .map(|rows| rows == 1)
+}
+
+/// Effects whose caller is taken for dead. One that somebody works on at this moment is passed over.
+pub(crate) fn lapsed_effects<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    limit: i64,
+) -> QueryResult<Vec<i64>> {
+    Statement::<2, BigInt>::new(
+        "SELECT id FROM inbox_effects
+         WHERE consumer = ? AND state = 'attempted' AND lease_until <= statement_timestamp()
+         ORDER BY lease_until, id LIMIT ? FOR UPDATE SKIP LOCKED",
+        [Bind::Text(consumer.0), Bind::BigInt(limit)],
+    )
+    .load(conn)
+}
+
+/// Effects that have been unknown for too long.
+pub(crate) fn overdue_effects<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    time: i64,
+    limit: i64,
+) -> QueryResult<Vec<i64>> {
+    Statement::<3, BigInt>::new(
+        "SELECT id FROM inbox_effects
+         WHERE consumer = ? AND state = 'unknown' AND ask_at IS NOT NULL
+           AND unknown_since <= statement_timestamp() - CAST(? AS bigint) * interval '1 microsecond'
+         ORDER BY id LIMIT ? FOR UPDATE SKIP LOCKED",
+        [Bind::Text(consumer.0), Bind::BigInt(time), Bind::BigInt(limit)],
+    )
+    .load(conn)
+}
+
+/// Effects about which the provider is to be asked now, of these names or of any.
+pub(crate) fn due_effects<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    names: Option<&str>,
+    limit: i64,
+) -> QueryResult<Vec<i64>> {
+    Statement::<4, BigInt>::new(
+        "SELECT id FROM inbox_effects
+         WHERE consumer = ? AND state = 'unknown' AND ask_at <= statement_timestamp()
+           AND (? IS NULL OR effect IN (SELECT jsonb_array_elements_text(CAST(? AS jsonb))))
+         ORDER BY ask_at, id LIMIT ? FOR UPDATE SKIP LOCKED",
+        [
+            Bind::Text(consumer.0),
+            Bind::MaybeText(names),
+            Bind::MaybeText(names),
+            Bind::BigInt(limit),
+        ],
+    )
+    .load(conn)
+}
+
+/// Makes the messages of an operation due that wait for their time and are not being tried: what they wait for is
+/// known.
+pub(crate) fn wake_parked<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    operation: &OperationKey,
+) -> QueryResult<usize> {
+    Statement::<3>::new(
+        "UPDATE inbox_parked SET not_before = clock_timestamp()
+         WHERE consumer = ? AND scope = ? AND operation = ? AND state = 'retry' AND starts = 0
+           AND not_before > clock_timestamp()",
+        [Bind::Text(consumer.0), Bind::Text(operation.scope()), Bind::Text(operation.id())],
+    )
+    .execute(conn)
+}
+
+/// How many effects are unknown, and how many of them wait for a person.
+pub(crate) fn effect_figures<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+) -> QueryResult<(i64, i64)> {
+    Statement::<1, (BigInt, BigInt)>::new(
+        "SELECT count(*), count(review_since) FROM inbox_effects WHERE consumer = ? AND state = 'unknown'",
+        [Bind::Text(consumer.0)],
+    )
+    .get_result(conn)
+}
+
+/// Deletes the oldest effects that are settled or were never performed, and whose operation is kept no longer. What
+/// is under way or unknown stays, however old it is.
+pub(crate) fn delete_effects<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    window: i64,
+    rows: i64,
+) -> QueryResult<i64> {
+    Statement::<3>::new(
+        "DELETE FROM inbox_effects WHERE id = ANY (ARRAY(
+             SELECT id FROM inbox_effects AS e
+             WHERE consumer = ? AND created_at < statement_timestamp() - CAST(? AS bigint) * interval '1 microsecond'
+               AND state IN ('done', 'failed', 'intended')
+               AND NOT EXISTS (SELECT 1 FROM inbox_operations AS o
+                               WHERE o.consumer = e.consumer AND o.scope = e.scope AND o.operation = e.operation)
+               AND NOT EXISTS (SELECT 1 FROM inbox_parked AS p
+                               WHERE p.consumer = e.consumer AND p.scope = e.scope AND p.operation = e.operation)
+             ORDER BY created_at LIMIT ? FOR UPDATE OF e SKIP LOCKED))",
+        [Bind::Text(consumer.0), Bind::BigInt(window), Bind::BigInt(rows)],
+    )
+    .execute(conn)
+    .map(|rows| i64::try_from(rows).unwrap_or(i64::MAX))
+}
+
+/// Moves the times that count into the past.
+pub(crate) fn pass_effect_time<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    consumer: Consumer<'_>,
+    time: i64,
+) -> QueryResult<()> {
+    Statement::<5>::new(
+        "UPDATE inbox_effects SET lease_until = lease_until - CAST(? AS bigint) * interval '1 microsecond',
+                ask_at = ask_at - CAST(? AS bigint) * interval '1 microsecond',
+                unknown_since = unknown_since - CAST(? AS bigint) * interval '1 microsecond',
+                created_at = created_at - CAST(? AS bigint) * interval '1 microsecond'
+         WHERE consumer = ?",
+        [
+            Bind::BigInt(time),
+            Bind::BigInt(time),
+            Bind::BigInt(time),
+            Bind::BigInt(time),
+            Bind::Text(consumer.0),
+        ],
+    )
+    .execute(conn)
+    .map(drop)
+}
