@@ -7,6 +7,7 @@ mod config;
 mod cursors;
 mod database;
 mod doctor;
+mod effects;
 mod holds;
 mod logging;
 mod migrate;
@@ -65,6 +66,10 @@ enum Command {
     /// Show what consumers could not apply, and decide about it. On the consumer's database.
     #[command(subcommand)]
     Parked(parked::Parked),
+    /// Show what consumers did in the world, and decide what became of it where nobody knows. On the consumer's
+    /// database.
+    #[command(subcommand)]
+    Effects(effects::Effects),
     /// Stop handing messages on. The relay goes on running and keeps its lease.
     Pause(pause::Options),
     /// Hand messages on again.
@@ -97,6 +102,7 @@ fn main() -> ExitCode {
             Command::Cursors(command) => cursors::cursors(&config, &command),
             Command::Holds(command) => holds::holds(&config, &command),
             Command::Parked(command) => parked::parked(&config, &command),
+            Command::Effects(command) => effects::effects(&config, &command),
             Command::Pause(options) => pause::pause(&config, &options),
             Command::Resume(options) => pause::resume(&config, &options),
             Command::Wakeup(command) => wakeup::wakeup(&config, &command),
