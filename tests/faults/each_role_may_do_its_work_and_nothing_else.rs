@@ -7,10 +7,12 @@ use db::{Class, Db, classify};
 use diesel::connection::SimpleConnection;
 use diesel::result::Error;
 use diesel::{Connection, PgConnection};
+use inbox::effect::{Answer, Effects, Reconciler};
 use outbox::Draft;
 use outbox::reader::LogStore;
 use support::broker::{Corner, rabbitmq};
 use support::database::Database;
+use support::effects::{CHARGE, lost, operation, pass};
 use support::events::Fact;
 use support::inbox::{BILLING, Running, Store};
 use support::process::Process;
@@ -149,6 +151,49 @@ fn an_operator_decides_about_parked_messages() {
         assert!(relay.finish().success(), "{args:?}: {}", relay.output);
         assert!(relay.output.contains(said), "{args:?}: {}", relay.output);
     }
+}
+
+#[tokio::test]
+async fn a_consumer_keeps_its_effects_and_an_operator_decides_about_them() {
+    let database = Database::postgres();
+    let roles = LeastPrivileged::on(&database);
+    let db = Db::<PgConnection>::connect(&roles.consumer, db::Settings::default())
+        .await
+        .expect("logs in");
+    let effects = Effects::new(db.clone(), BILLING, &operation("o1"));
+    let number = effects.once("known", async |_| Ok(7)).await.expect("performed");
+    assert_eq!(effects.once("known", async |_| Ok(8)).await.expect("stored"), number);
+    effects.once(CHARGE, async |_| Err::<u32, _>(lost())).await.expect_err("unknown");
+    effects
+        .effect("asked")
+        .reconciled()
+        .once(async |_| Err::<u32, _>(lost()))
+        .await
+        .expect_err("unknown");
+    let mut owner = database.pg();
+    pass(&mut owner, std::time::Duration::from_secs(3600));
+    let reconciler = Reconciler::new(db.clone(), BILLING, Default::default());
+    let reconciler = reconciler.ask_any(async |_| Ok(Answer::Done(5)));
+    assert_eq!(reconciler.round().await.expect("asks").done, 1);
+    let env = [("RELAY_DATABASE_URL", &roles.admin[..])];
+    for (args, said) in [
+        (&["effects", "list", "--in-review"][..], CHARGE),
+        (&["effects", "decide", "2", "done", "--result", "5", "--reason", "r"], "is done"),
+        (&["effects", "counts"], "asked"),
+        (&["effects", "reconcile", "--consumer", "billing"], "billing"),
+        (&["audit"], "effect.done"),
+    ] {
+        let mut relay = Process::start("relay", args, &env);
+        assert!(relay.finish().success(), "{args:?}: {}", relay.output);
+        assert!(relay.output.contains(said), "{args:?}: {}", relay.output);
+    }
+    assert_eq!(effects.once(CHARGE, async |_| Ok(8)).await.expect("decided"), 5);
+    pass(&mut owner, std::time::Duration::from_secs(365 * 86_400));
+    let retention = inbox::retention::Retention::default();
+    let purge = move |conn: &mut PgConnection| {
+        inbox::retention::purge(conn, BILLING, &retention, &mut Default::default())
+    };
+    assert_eq!(db.call(purge).await.expect("purges").effects, 3);
 }
 
 #[test]

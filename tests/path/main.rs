@@ -8,6 +8,7 @@
 
 mod a_row_inserted_with_psql_arrives;
 mod compose_commands;
+mod effect_commands;
 mod health_and_metrics;
 mod operator_commands;
 mod parked_commands;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use crate::process::Process;
 
-/// Processes of the program `ledger_consumer`.
+/// Processes of one program.
 pub struct Consumers {
+    program: &'static str,
     orders: Vec<String>,
     amqp_url: String,
     told: PathBuf,
@@ -24,9 +25,16 @@ impl Consumers {
     /// Starts `count` with these arguments (see `ledger_consumer`) against this broker.
     #[must_use]
     pub fn start(count: usize, orders: &[&str], amqp_url: &str) -> Self {
+        Self::of("ledger_consumer", count, orders, amqp_url)
+    }
+
+    /// The same of another program that takes the file to tell its endings to first.
+    #[must_use]
+    pub fn of(program: &'static str, count: usize, orders: &[&str], amqp_url: &str) -> Self {
         let told = std::env::temp_dir().join(format!("cf-told-{}", uuid::Uuid::now_v7().simple()));
         std::fs::create_dir(&told).expect("temporary directory");
         let mut consumers = Self {
+            program,
             orders: orders.iter().map(|order| (*order).to_owned()).collect(),
             amqp_url: amqp_url.to_owned(),
             told,
@@ -45,7 +53,7 @@ impl Consumers {
         self.started += 1;
         let mut orders = vec![told.to_str().expect("UTF-8")];
         orders.extend(self.orders.iter().map(String::as_str));
-        let process = Process::start("ledger_consumer", &orders, &[("AMQP_URL", &self.amqp_url)]);
+        let process = Process::start(self.program, &orders, &[("AMQP_URL", &self.amqp_url)]);
         self.running.push(Running { process, told });
     }
 

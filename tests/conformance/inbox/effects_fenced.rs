@@ -1,0 +1,191 @@
+//! Who reports late: an attempt that was taken for dead and was not.
+
+use std::time::Duration;
+
+use inbox::Consumer;
+use inbox::effect::admin::{Decision, Order, decide};
+use inbox::effect::{CallFailure, EffectError, Effects, Reconciler, Settings, State};
+use inbox::telemetry::EFFECTS;
+use support::database::Database;
+use support::effects::{CHARGE, Provider, effects, failed, lost, of_consumer, only, pass};
+use support::inbox::{BILLING, Store};
+use support::recorded::Recorded;
+use tokio::sync::Semaphore;
+
+use super::on_both;
+
+on_both!(
+    the_newest_attempt_is_believed_although_it_was_taken_for_dead,
+    a_late_done_ends_what_is_open,
+    a_late_done_is_kept_while_another_call_is_under_way_and_decides_when_that_is_lost,
+    a_late_done_changes_nothing_that_is_settled_and_is_counted,
+    a_late_refusal_or_loss_says_nothing,
+    a_late_report_does_not_undo_a_decision,
+);
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Runs the first attempt up to its call, lets its lease pass, does `meanwhile`, and lets it end with `end`.
+async fn overtaken<C: Store>(
+    database: &Database,
+    effects: &Effects,
+    end: Result<u32, CallFailure>,
+    meanwhile: impl AsyncFnOnce(),
+) -> Result<u32, EffectError> {
+    let (entered, go) = (Semaphore::new(0), Semaphore::new(0));
+    let zombie = effects.effect(CHARGE).repeat_safe().once(async |_| {
+        entered.add_permits(1);
+        go.acquire().await.expect("open").forget();
+        end
+    });
+    let others = async {
+        entered.acquire().await.expect("open").forget();
+        pass(&mut C::connection(database), HOUR);
+        meanwhile().await;
+        go.add_permits(1);
+    };
+    tokio::join!(zombie, others).0
+}
+
+async fn look_after<C: Store>(database: &Database) {
+    let reconciler = Reconciler::new(C::pool(database), BILLING, Settings::default());
+    reconciler.round().await.expect("looks after them");
+}
+
+async fn call(effects: &Effects, answer: Result<u32, CallFailure>) -> Result<u32, EffectError> {
+    let provider = Provider::default();
+    let effect = effects.effect(CHARGE).repeat_safe();
+    effect.once(|key| provider.answers(key, answer)).await
+}
+
+async fn the_newest_attempt_is_believed_although_it_was_taken_for_dead<C: Store>() {
+    let database = C::database();
+    for (id, end, state) in [
+        ("o1", Ok(1), State::Done),
+        ("o2", Err(CallFailure::refused("no")), State::Failed),
+        ("o3", Err(lost()), State::Unknown),
+    ] {
+        let effects = effects::<C>(&database, id);
+        let brought = overtaken::<C>(&database, &effects, end, async || {
+            look_after::<C>(&database).await;
+        });
+        let brought = brought.await;
+        let conn = &mut C::connection(&database);
+        let row = support::effects::all(conn).pop().expect("stored");
+        assert_eq!((row.state, row.attempts, row.late_at), (state, 1, None), "{brought:?}");
+        assert_eq!(brought.is_ok(), state == State::Done);
+    }
+}
+
+async fn a_late_done_ends_what_is_open<C: Store>() {
+    let database = C::database();
+    let effects = effects::<C>(&database, "o1");
+    let brought = overtaken::<C>(&database, &effects, Ok(1), async || {
+        let error = failed(call(&effects, Err(lost())).await);
+        assert!(matches!(error, EffectError::Repeat { .. }), "{error}");
+    });
+    assert_eq!(brought.await.expect("was done"), 1);
+    let row = only(&mut C::connection(&database));
+    assert_eq!((row.state, row.attempts, row.result.as_deref()), (State::Done, 2, Some("1")));
+    assert!(row.late_at.is_some() && row.unknown_since.is_none());
+    assert_eq!(call(&effects, Ok(2)).await.expect("stored"), 1);
+}
+
+async fn a_late_done_is_kept_while_another_call_is_under_way_and_decides_when_that_is_lost<
+    C: Store,
+>() {
+    let database = C::database();
+    for (id, end) in [("o1", lost()), ("o2", CallFailure::not_done("connection refused"))] {
+        let [zombie, newest] = [effects::<C>(&database, id), effects::<C>(&database, id)];
+        let [begin, begun, reported] = [0; 3].map(Semaphore::new);
+        let second = async {
+            begin.acquire().await.expect("open").forget();
+            let effect = newest.effect(CHARGE).repeat_safe().once(async |_| {
+                begun.add_permits(1);
+                reported.acquire().await.expect("open").forget();
+                Err::<u32, _>(end)
+            });
+            effect.await
+        };
+        let first = async {
+            let brought = overtaken::<C>(&database, &zombie, Ok(1), async || {
+                begin.add_permits(1);
+                begun.acquire().await.expect("open").forget();
+            });
+            let error = failed(brought.await);
+            assert!(matches!(error, EffectError::UnderWay { .. }), "{error}");
+            reported.add_permits(1);
+        };
+        let ((), brought) = tokio::join!(first, second);
+        assert_eq!(brought.expect("done by the first"), 1, "{id}");
+        assert_eq!(call(&zombie, Ok(2)).await.expect("stored"), 1);
+    }
+}
+
+async fn a_late_done_changes_nothing_that_is_settled_and_is_counted<C: Store>() {
+    let recorded = Recorded::install();
+    let database = C::database();
+    let consumer = format!("late-{}", C::NAME);
+    let effects = of_consumer::<C>(&database, &consumer, "o1");
+    let (entered, go) = (Semaphore::new(0), Semaphore::new(0));
+    let zombie = effects.effect(CHARGE).repeat_safe().once(async |_| {
+        entered.add_permits(1);
+        go.acquire().await.expect("open").forget();
+        Ok(1)
+    });
+    let others = async {
+        entered.acquire().await.expect("open").forget();
+        let conn = &mut C::connection(&database);
+        inbox::testing::pass_time(conn, Consumer(&consumer), HOUR).expect("passes");
+        assert_eq!(call(&effects, Ok(2)).await.expect("called"), 2);
+        go.add_permits(1);
+    };
+    let (brought, ()) = tokio::join!(zombie, others);
+    assert_eq!(brought.expect("everybody gets the one result"), 2);
+    let row = only(&mut C::connection(&database));
+    assert_eq!((row.state, row.result.as_deref()), (State::Done, Some("2")));
+    assert_eq!((row.late_result.as_deref(), row.late_at.is_some()), (Some("1"), true));
+    assert_eq!(recorded.counter(&format!("{EFFECTS} consumer={consumer},ending=late")), Some(1));
+}
+
+async fn a_late_refusal_or_loss_says_nothing<C: Store>() {
+    let database = C::database();
+    let ends = [CallFailure::refused("no"), CallFailure::not_done("busy"), lost()];
+    for (id, end) in ["o1", "o2", "o3"].into_iter().zip(ends) {
+        let effects = effects::<C>(&database, id);
+        let brought = overtaken::<C>(&database, &effects, Err(end), async || {
+            failed(call(&effects, Err(lost())).await);
+        });
+        let error = failed(brought.await);
+        assert!(matches!(error, EffectError::Repeat { .. }), "{error}");
+        let row = support::effects::all(&mut C::connection(&database)).pop().expect("stored");
+        assert_eq!((row.state, row.attempts, row.late_at), (State::Unknown, 2, None));
+    }
+}
+
+async fn a_late_report_does_not_undo_a_decision<C: Store>() {
+    let database = C::database();
+    let order = Order::new("anna@desk", "asked the bank");
+    for (id, decision, state) in [
+        ("o1", Decision::Failed, State::Failed),
+        ("o2", Decision::Done(Some("5".to_owned())), State::Done),
+        // The one thing that a person cannot know: it is done after all, and must not be called again.
+        ("o3", Decision::NotDone, State::Done),
+    ] {
+        let effects = effects::<C>(&database, id);
+        let brought = overtaken::<C>(&database, &effects, Ok(1), async || {
+            let conn = &mut C::connection(&database);
+            let number = support::effects::all(conn).pop().expect("stored").id;
+            decide(conn, number, &decision, &order).expect("decides");
+        });
+        let brought = brought.await;
+        let row = support::effects::all(&mut C::connection(&database)).pop().expect("stored");
+        assert_eq!((row.state, row.late_result.as_deref()), (state, Some("1")), "{brought:?}");
+        let again = call(&effects, Ok(2)).await;
+        match (state, id) {
+            (State::Failed, _) => assert!(matches!(failed(again), EffectError::Refused { .. })),
+            (_, "o2") => assert_eq!(again.expect("decided"), 5),
+            _ => assert_eq!(again.expect("reported late"), 1),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Whoever looks after effects that nobody is at, and what an operator decides.
+
+use std::time::Duration;
+
+use inbox::effect::admin::{self, AdminError, Decision, Order, Selection, decide};
+use inbox::effect::{
+    Answer, EffectError, Effects, Policy, Reconciled, Reconciler, Settings, State,
+};
+use support::database::Database;
+use support::effects::{CHARGE, Provider, all, effects, effects_with, failed, lost, only, pass};
+use support::inbox::{BILLING, Store};
+use tokio::sync::Semaphore;
+
+use super::on_both;
+
+on_both!(
+    what_its_process_left_behind_is_found_and_treated_by_its_policy,
+    a_provider_is_asked_and_its_answer_is_written_down,
+    only_effects_that_somebody_can_ask_about_are_taken,
+    what_nobody_can_answer_for_too_long_is_for_a_person,
+    one_round_takes_no_more_than_it_may,
+    a_person_decides_and_it_is_recorded,
+    what_is_not_open_is_not_decided,
+    an_effect_is_undone_once_with_what_it_brought,
+    what_was_never_performed_is_called_off_and_never_will_be,
+    what_may_have_been_performed_is_not_undone_before_it_is_known,
+    effects_go_with_their_operation_and_open_ones_never,
+);
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn lose(effects: &Effects, provider: &Provider, policy: Policy) {
+    let effect = effects.effect(CHARGE);
+    let effect = match policy {
+        Policy::RepeatSafe => effect.repeat_safe(),
+        Policy::Ask => effect.reconciled(),
+        Policy::Review => effect.review(),
+    };
+    failed(effect.once(|key| provider.answers(key, Err::<u32, _>(lost()))).await);
+}
+
+/// Leaves a call without a word, as a process that is killed.
+async fn die(effects: &Effects, policy: Policy) {
+    let entered = Semaphore::new(0);
+    let effect = effects.effect(CHARGE);
+    let effect = match policy {
+        Policy::RepeatSafe => effect.repeat_safe(),
+        Policy::Ask => effect.reconciled(),
+        Policy::Review => effect.review(),
+    };
+    let dying = effect.once(async |_| {
+        entered.add_permits(1);
+        std::future::pending::<Result<u32, _>>().await
+    });
+    tokio::select! {
+        _ = dying => panic!("hangs"),
+        _ = entered.acquire() => {}
+    }
+}
+
+fn reconciler<C: Store>(database: &Database) -> Reconciler {
+    Reconciler::new(C::pool(database), BILLING, Settings::default())
+}
+
+async fn what_its_process_left_behind_is_found_and_treated_by_its_policy<C: Store>() {
+    let database = C::database();
+    for (id, policy) in [("o1", Policy::RepeatSafe), ("o2", Policy::Ask), ("o3", Policy::Review)] {
+        die(&effects::<C>(&database, id), policy).await;
+    }
+    let reconciler = reconciler::<C>(&database);
+    assert_eq!(reconciler.round().await.expect("looks"), Reconciled::default());
+    let conn = &mut C::connection(&database);
+    pass(conn, HOUR);
+    let mut expected = Reconciled::default();
+    (expected.lapsed, expected.reviewed) = (3, 1);
+    assert_eq!(reconciler.round().await.expect("looks"), expected);
+    assert_eq!(reconciler.round().await.expect("looks"), Reconciled::default());
+    let rows: Vec<_> = all(conn)
+        .iter()
+        .map(|row| (row.state, row.ask_at.is_some(), row.review_since.is_some()))
+        .collect();
+    let unknown = State::Unknown;
+    assert_eq!(rows, [(unknown, false, false), (unknown, true, false), (unknown, false, true)]);
+}
+
+async fn a_provider_is_asked_and_its_answer_is_written_down<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let ids = ["done", "not-done", "unknown", "broken"];
+    for id in ids {
+        lose(&effects::<C>(&database, id), &provider, Policy::Ask).await;
+    }
+    let reconciler = reconciler::<C>(&database).ask(CHARGE, async |question| {
+        assert_eq!((question.effect.as_str(), question.asks), (CHARGE, 1));
+        match question.operation.id() {
+            "done" => Ok(Answer::Done(7)),
+            "not-done" => Ok(Answer::NotDone),
+            "unknown" => Ok(Answer::StillUnknown),
+            _ => Err("away".into()),
+        }
+    });
+    // Not while a request may still be on its way.
+    assert_eq!(reconciler.round().await.expect("looks"), Reconciled::default());
+    let conn = &mut C::connection(&database);
+    pass(conn, Duration::from_secs(60));
+    let mut expected = Reconciled::default();
+    (expected.done, expected.not_done, expected.still_unknown) = (1, 1, 2);
+    assert_eq!(reconciler.round().await.expect("asks"), expected);
+    let states: Vec<_> = all(conn).iter().map(|row| row.state).collect();
+    assert_eq!(states, [State::Done, State::Intended, State::Unknown, State::Unknown]);
+    assert!(all(conn)[2].ask_at.is_some());
+    // Not again before its pause is over.
+    assert_eq!(reconciler.round().await.expect("looks"), Reconciled::default());
+    let stored = effects::<C>(&database, "done");
+    let stored = stored.once(CHARGE, |key| provider.answers(key, Ok(1)));
+    assert_eq!((stored.await.expect("stored"), provider.count()), (7, 4));
+    let called = effects::<C>(&database, "not-done");
+    let called = called.once(CHARGE, |key| provider.answers(key, Ok(1)));
+    assert_eq!((called.await.expect("called"), provider.count()), (1, 5));
+}
+
+async fn only_effects_that_somebody_can_ask_about_are_taken<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    lose(&effects::<C>(&database, "o1"), &provider, Policy::Ask).await;
+    let conn = &mut C::connection(&database);
+    pass(conn, HOUR);
+    let others = reconciler::<C>(&database).ask("email", async |_| Ok(Answer::Done(())));
+    assert_eq!(others.round().await.expect("looks"), Reconciled::default());
+    assert_eq!((only(conn).state, only(conn).asks), (State::Unknown, 0));
+    let any = reconciler::<C>(&database).ask_any(async |_| Ok(Answer::Done(3)));
+    assert_eq!(any.round().await.expect("asks").done, 1);
+    assert_eq!(only(conn).result.as_deref(), Some("3"));
+}
+
+async fn what_nobody_can_answer_for_too_long_is_for_a_person<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    lose(&effects::<C>(&database, "o1"), &provider, Policy::Ask).await;
+    let conn = &mut C::connection(&database);
+    pass(conn, 23 * HOUR);
+    let nobody = reconciler::<C>(&database);
+    assert_eq!(nobody.round().await.expect("looks").reviewed, 0);
+    pass(conn, 2 * HOUR);
+    assert_eq!(nobody.round().await.expect("looks").reviewed, 1);
+    assert!(only(conn).review_since.is_some() && only(conn).ask_at.is_none());
+    let which = Selection::default();
+    assert_eq!(admin::list(conn, &which).expect("reads").len(), 1);
+}
+
+async fn one_round_takes_no_more_than_it_may<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    for id in ["o1", "o2", "o3"] {
+        lose(&effects::<C>(&database, id), &provider, Policy::Ask).await;
+    }
+    pass(&mut C::connection(&database), HOUR);
+    let mut settings = Settings::default();
+    settings.batch = 2;
+    let reconciler = Reconciler::new(C::pool(&database), BILLING, settings)
+        .ask_any(async |_| Ok(Answer::Done(1)));
+    let mut rounds = Vec::new();
+    for _ in 0..3 {
+        rounds.push(reconciler.round().await.expect("asks").done);
+    }
+    assert_eq!(rounds, [2, 1, 0]);
+}
+
+async fn a_person_decides_and_it_is_recorded<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let conn = &mut C::connection(&database);
+    let order = Order::new("anna@desk", "asked the bank");
+    for (id, decision, action) in [
+        ("o1", Decision::Done(Some("7".to_owned())), "effect.done"),
+        ("o2", Decision::NotDone, "effect.not_done"),
+        ("o3", Decision::Failed, "effect.failed"),
+    ] {
+        let effects = effects::<C>(&database, id);
+        lose(&effects, &provider, Policy::Review).await;
+        let number = all(conn).pop().expect("stored").id;
+        let dry = Order { dry_run: true, ..order.clone() };
+        assert_eq!(decide(conn, number, &decision, &dry).expect("would"), State::Unknown);
+        assert!(all(conn).pop().expect("stored").review_since.is_some());
+        assert_eq!(decide(conn, number, &decision, &order).expect("decides"), State::Unknown);
+        let row = admin::show(conn, number).expect("reads").expect("stored");
+        let decided = ("anna@desk".to_owned(), "asked the bank".to_owned());
+        assert_eq!((row.decided, row.review_since), (Some(decided), None));
+        let line = inbox::admin::audit(conn, 1).expect("reads").pop().expect("recorded");
+        assert_eq!((line.action.as_str(), line.actor.as_str()), (action, "anna@desk"));
+        assert_eq!((line.consumer.as_str(), line.reason.as_str()), ("billing", "asked the bank"));
+        for part in ["\"unknown\"", &effects.key(CHARGE).to_string(), "\"charge\""] {
+            assert!(line.detail.contains(part), "{part}: {}", line.detail);
+        }
+        let calls = provider.count();
+        let brought = effects.once(CHARGE, |key| provider.answers(key, Ok(9))).await;
+        match decision {
+            Decision::Done(_) => {
+                assert_eq!((brought.expect("decided"), provider.count()), (7, calls))
+            }
+            Decision::NotDone => {
+                assert_eq!((brought.expect("called"), provider.count()), (9, calls + 1));
+            }
+            Decision::Failed => {
+                let error = failed(brought);
+                assert!(error.to_string().contains("asked the bank"), "{error}");
+                // A refusal that was a mistake.
+                decide(conn, number, &Decision::NotDone, &order).expect("decides");
+                let brought = effects.once(CHARGE, |key| provider.answers(key, Ok(9))).await;
+                assert_eq!(brought.expect("called"), 9);
+            }
+        }
+    }
+    assert_eq!(inbox::admin::audit(conn, 10).expect("reads").len(), 4);
+}
+
+async fn what_is_not_open_is_not_decided<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let conn = &mut C::connection(&database);
+    let order = Order::new("anna@desk", "asked the bank");
+    let unknown = decide(conn, 4711, &Decision::NotDone, &order).expect_err("no such effect");
+    assert!(matches!(unknown, AdminError::UnknownEffect { id: 4711 }), "{unknown}");
+    let done = effects::<C>(&database, "o1");
+    done.once(CHARGE, |key| provider.answers(key, Ok(1))).await.expect("charged");
+    // A call that may be under way.
+    die(&effects::<C>(&database, "o2"), Policy::Review).await;
+    for row in all(conn) {
+        let error = decide(conn, row.id, &Decision::NotDone, &order).expect_err("is not open");
+        assert!(matches!(error, AdminError::EffectNotOpen { .. }), "{error}");
+    }
+    pass(conn, HOUR);
+    let number = all(conn).pop().expect("stored").id;
+    let unusable = Decision::Done(Some("{".to_owned()));
+    let error = decide(conn, number, &unusable, &order).expect_err("no JSON");
+    assert!(error.to_string().contains("no JSON"), "{error}");
+    let nobody = decide(conn, number, &Decision::NotDone, &Order::new("", "r"));
+    assert!(matches!(nobody, Err(AdminError::Unusable { field: "actor", .. })));
+    assert_eq!(inbox::admin::audit(conn, 10).expect("reads"), []);
+    let was = decide(conn, number, &Decision::NotDone, &order).expect("its lease is over");
+    assert_eq!(was, State::Attempted);
+}
+
+async fn an_effect_is_undone_once_with_what_it_brought<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let (voids, order) = (Provider::default(), effects::<C>(&database, "o1"));
+    let charged = order.once(CHARGE, |key| provider.answers(key, Ok(7_u32)));
+    assert_eq!(charged.await.expect("charged"), 7);
+    for answer in [Err(lost()), Ok("void"), Ok("another void")] {
+        let undone = order.effect(CHARGE).repeat_safe().compensate(|key, done: u32| {
+            assert_eq!(done, 7);
+            voids.answers(key, answer.map(str::to_owned))
+        });
+        match undone.await {
+            Ok(void) => assert_eq!(void.as_deref(), Some("void")),
+            Err(error) => assert!(matches!(error, EffectError::Repeat { .. }), "{error}"),
+        }
+    }
+    let calls = voids.calls();
+    assert_eq!((calls.len(), calls[0]), (2, calls[1]));
+    assert_eq!(calls[0], order.key("charge/compensation"));
+    assert_ne!(calls[0], order.key(CHARGE));
+    let names: Vec<_> =
+        all(&mut C::connection(&database)).into_iter().map(|row| row.effect).collect();
+    assert_eq!(names, ["charge", "charge/compensation"]);
+}
+
+async fn what_was_never_performed_is_called_off_and_never_will_be<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let nothing = async |effects: &Effects| {
+        let effect = effects.effect(CHARGE);
+        let undone = effect.compensate(|key, (): ()| provider.answers(key, Ok(())));
+        assert_eq!(undone.await.expect("nothing to undo"), None);
+    };
+    // Never begun; certainly not done; refused.
+    let [never, not_done, refused] = ["o1", "o2", "o3"].map(|id| effects::<C>(&database, id));
+    let busy = inbox::effect::CallFailure::not_done("busy");
+    failed(not_done.once(CHARGE, |key| provider.answers(key, Err::<(), _>(busy))).await);
+    let no = inbox::effect::CallFailure::refused("no");
+    failed(refused.once(CHARGE, |key| provider.answers(key, Err::<(), _>(no))).await);
+    for effects in [&never, &not_done, &refused] {
+        nothing(effects).await;
+        nothing(effects).await;
+        let error = failed(effects.once(CHARGE, |key| provider.answers(key, Ok(()))).await);
+        assert!(matches!(error, EffectError::Refused { .. }), "{error}");
+    }
+    assert_eq!(provider.count(), 2);
+    assert!(all(&mut C::connection(&database)).iter().all(|row| row.effect == CHARGE));
+}
+
+async fn what_may_have_been_performed_is_not_undone_before_it_is_known<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let [unknown, under_way] = ["o1", "o2"].map(|id| effects::<C>(&database, id));
+    lose(&unknown, &provider, Policy::Review).await;
+    die(&under_way, Policy::Review).await;
+    for (effects, expected) in [(&unknown, State::Unknown), (&under_way, State::Attempted)] {
+        let effect = effects.effect(CHARGE);
+        let undone = effect.compensate(|key, _: u32| provider.answers(key, Ok(())));
+        let error = failed(undone.await);
+        let EffectError::NotKnown { state, .. } = error else { panic!("{error}") };
+        assert_eq!(state, expected);
+    }
+    assert_eq!(provider.count(), 1);
+}
+
+async fn effects_go_with_their_operation_and_open_ones_never<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let conn = &mut C::connection(&database);
+    let mut settings = Settings::default();
+    settings.deadline = Duration::from_millis(50);
+    for (id, answer) in [
+        ("done", Ok(1)),
+        ("applied", Ok(1)),
+        ("refused", Err(inbox::effect::CallFailure::refused("no"))),
+        ("not-done", Err(inbox::effect::CallFailure::not_done("busy"))),
+        ("unknown", Err(lost())),
+    ] {
+        let effects = effects_with::<C>(&database, id, settings.clone());
+        let _ = effects.once(CHARGE, |key| provider.answers(key, answer)).await;
+    }
+    die(&effects::<C>(&database, "under-way"), Policy::Review).await;
+    pass(conn, 365 * 24 * HOUR);
+    // Its operation was applied today, and is kept.
+    let (applied, content) =
+        (support::effects::operation("applied"), message::Fingerprint::of_bytes(&[]));
+    let once = conn.write(|tx| {
+        inbox::once(tx, BILLING, &applied, &content, |_| Ok::<_, diesel::result::Error>(()))
+    });
+    assert!(matches!(once, Ok(inbox::Outcome::Applied(()))));
+    let retention = inbox::retention::Retention::default();
+    let purged = inbox::retention::purge(conn, BILLING, &retention, &mut Default::default());
+    assert_eq!(purged.expect("purges").effects, 3);
+    let left: Vec<_> = all(conn).into_iter().map(|row| row.operation).collect();
+    assert_eq!(left, ["applied", "unknown", "under-way"]);
+}
