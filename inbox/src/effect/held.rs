@@ -111,7 +111,7 @@ impl Held {
             (_, true, _) => Begun::Review,
             (_, false, Policy::RepeatSafe) => self.attempt(intent, settings),
             (_, false, Policy::Review) => {
-                self.to_review();
+                self.call_a_person();
                 Begun::Review
             }
             (_, false, Policy::Ask) => {
@@ -205,7 +205,9 @@ impl Held {
             Answer::NotDone => self.put_back("the provider says that it was not done"),
             // A person is asked already.
             Answer::StillUnknown if self.review => {}
-            Answer::StillUnknown if self.asks.unsigned_abs() >= settings.asks => self.to_review(),
+            Answer::StillUnknown if self.asks.unsigned_abs() >= settings.asks => {
+                self.call_a_person()
+            }
             Answer::StillUnknown => {
                 let pause = settings.ask_backoff().pause(self.asks.unsigned_abs());
                 self.ask_in = Some(micros(pause));
@@ -254,12 +256,12 @@ impl Held {
         match self.policy {
             Policy::RepeatSafe => {}
             Policy::Ask => self.ask_in = Some(ask_in),
-            Policy::Review => self.to_review(),
+            Policy::Review => self.call_a_person(),
         }
     }
 
     /// A person decides.
-    pub(crate) fn to_review(&mut self) {
+    pub(crate) fn call_a_person(&mut self) {
         self.review = true;
         self.ask_in = None;
     }
@@ -272,4 +274,65 @@ pub(crate) fn lease(intent: &Intent, settings: &Settings) -> i64 {
 
 pub(crate) fn span(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(state: State, policy: Policy, lease: i64, review: bool) -> Held {
+        let unknown = state == State::Unknown;
+        Held {
+            id: 1,
+            consumer: "c".into(),
+            scope: "s".into(),
+            operation: "o".into(),
+            effect: "e".into(),
+            key: ProviderKey::from_stored("cb4f1863-da04-565e-879d-86807cbe2c7e").expect("a key"),
+            fingerprint: Some(Fingerprint::of_bytes(b"")),
+            policy,
+            state,
+            attempts: 1,
+            epoch: 1,
+            owner: String::new(),
+            lease: (state == State::Attempted).then_some(lease),
+            asks: 0,
+            ask_in: (unknown && policy == Policy::Ask && !review).then_some(0),
+            result: None,
+            error: String::new(),
+            doubt: unknown,
+            review: unknown && review,
+            late: false,
+            late_result: None,
+        }
+    }
+
+    /// Every row and every demand: a call is made only where nothing can have been performed, or where repeating it
+    /// was declared safe and nobody can be calling.
+    #[test]
+    fn nothing_is_called_blindly() {
+        let (each, policies) = ([false, true], Policy::ALL);
+        for (state, stored) in State::ALL.into_iter().flat_map(|s| policies.map(|p| (s, p))) {
+            for (declared, review) in policies.into_iter().flat_map(|p| each.map(|r| (p, r))) {
+                for (lease, asks) in [1, 0].into_iter().flat_map(|l| each.map(|a| (l, a))) {
+                    let mut row = held(state, stored, lease, review);
+                    let (fingerprint, deadline) = (Fingerprint::of_bytes(b""), Duration::ZERO);
+                    let (effect, owner) = ("e".to_owned(), String::new());
+                    let intent =
+                        Intent { effect, fingerprint, policy: declared, asks, deadline, owner };
+                    let before = row.clone();
+                    let begun = row.begin(&intent, &Settings::default());
+                    let may = match state {
+                        State::Intended => true,
+                        State::Attempted => lease <= 0 && declared == Policy::RepeatSafe,
+                        State::Unknown => !review && declared == Policy::RepeatSafe,
+                        State::Done | State::Failed => false,
+                    };
+                    let calls = matches!(begun, Begun::Call(_));
+                    assert_eq!(calls, may, "{before:?} {declared} {begun:?}");
+                    assert_eq!(calls, row.epoch > before.epoch, "each call has a fence of its own");
+                }
+            }
+        }
+    }
 }

@@ -175,7 +175,7 @@ impl<C: InboxConnection> Ledger for LedgerOf<C> {
             let limit = micros(settings.unknown_for);
             for id in C::Backend::overdue_effects(tx, consumer, limit, rows)? {
                 let Some(held) = C::Backend::lock_effect_by(tx, id)? else { continue };
-                change::<C, _>(tx, held, Held::to_review)?;
+                change::<C, _>(tx, held, Held::call_a_person)?;
                 done.reviewed += 1;
             }
             Ok(done)
