@@ -121,6 +121,8 @@ mod error;
 mod failure;
 mod group;
 mod handler;
+#[cfg(feature = "http")]
+pub mod http;
 mod idle;
 mod inbox;
 mod incoming;

@@ -23,7 +23,7 @@ $roles$;
 REVOKE ALL ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors,
               {schema}.outbox_holds, {schema}.outbox_audit, {schema}.outbox_replays, {schema}.outbox_pending,
               {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts, {schema}.inbox_audit,
-              {schema}.inbox_generations, {schema}.inbox_states, {schema}.inbox_transitions, {schema}.inbox_effects
+              {schema}.inbox_generations, {schema}.inbox_states, {schema}.inbox_transitions, {schema}.inbox_effects, {schema}.inbox_requests
     FROM PUBLIC, {producer}, {relay}, {consumer}, {admin};
 REVOKE ALL ON SEQUENCE {schema}.outbox_messages_seq_seq, {schema}.outbox_audit_id_seq, {schema}.inbox_parked_id_seq,
                        {schema}.inbox_audit_id_seq, {schema}.outbox_replays_id_seq,
@@ -68,6 +68,11 @@ GRANT INSERT (consumer, reason, detail, attempts, digest, message_id, kind, scop
       DELETE
     ON {schema}.inbox_parked TO {consumer};
 GRANT INSERT, UPDATE (starts, started_at), DELETE ON {schema}.inbox_starts TO {consumer};
+-- What a request was is not changed by its end; the next run of a key begins anew.
+GRANT SELECT, DELETE,
+      INSERT (consumer, scope, operation, fingerprint, owner, lease_until),
+      UPDATE (fingerprint, state, owner, epoch, lease_until, reply, begun_at, completed_at)
+    ON {schema}.inbox_requests TO {consumer};
 -- Its state machines move forward: no entity is forgotten, and no line of the history changes.
 GRANT SELECT ON {schema}.inbox_states, {schema}.inbox_transitions TO {consumer};
 GRANT INSERT (machine, entity, state, version), UPDATE (state, version, changed_at)
@@ -89,7 +94,7 @@ GRANT INSERT (consumer, scope, operation, effect, provider_key, fingerprint, pol
 GRANT SELECT ON {schema}.counterfoil_schema, {schema}.outbox_messages, {schema}.outbox_cursors, {schema}.outbox_holds,
                 {schema}.outbox_audit, {schema}.outbox_replays, {schema}.outbox_pending, {schema}.inbox_operations, {schema}.inbox_parked,
                 {schema}.inbox_starts, {schema}.inbox_audit, {schema}.inbox_generations, {schema}.inbox_states,
-                {schema}.inbox_transitions, {schema}.inbox_effects
+                {schema}.inbox_transitions, {schema}.inbox_effects, {schema}.inbox_requests
     TO {admin};
 GRANT SELECT, UPDATE ON SEQUENCE {schema}.outbox_messages_seq_seq TO {admin};
 GRANT INSERT, UPDATE, DELETE ON {schema}.outbox_cursors, {schema}.outbox_holds TO {admin};
@@ -110,7 +115,7 @@ GRANT INSERT (consumer, queue, forced, selection, rate, first_kept, total, posit
 GRANT UPDATE (result, result_dropped_at), DELETE ON {schema}.inbox_operations TO {admin};
 -- What a message is stays as it was delivered.
 GRANT UPDATE (state, not_before, starts, epoch, early_since, forced), DELETE ON {schema}.inbox_parked TO {admin};
-GRANT DELETE ON {schema}.inbox_starts TO {admin};
+GRANT DELETE ON {schema}.inbox_starts, {schema}.inbox_requests TO {admin};
 GRANT INSERT (consumer, building, newest), UPDATE (active, building, newest, started_at, caught_up_at, switched_at)
     ON {schema}.inbox_generations TO {admin};
 GRANT INSERT (actor, action, consumer, reason, detail) ON {schema}.inbox_audit TO {admin};

@@ -207,6 +207,7 @@ fn every_name_in_the_sources_is_documented_and_no_other() {
     for (prefix, label, source) in [
         ("counterfoil_relay_", "cursor", include_str!("../../relay/src/telemetry.rs")),
         ("counterfoil_inbox_", "consumer", include_str!("../../inbox/src/telemetry.rs")),
+        ("counterfoil_http_", "policy", include_str!("../../inbox/src/http/telemetry.rs")),
         ("counterfoil_transport_", "role", include_str!("../../transport/src/telemetry.rs")),
     ] {
         let documented: BTreeSet<String> =

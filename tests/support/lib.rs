@@ -19,6 +19,8 @@ pub mod feed;
 pub mod fence;
 pub mod flow;
 pub mod frames;
+pub mod gate;
+pub mod http;
 pub mod inbox;
 pub mod ledger;
 pub mod node;

@@ -20,6 +20,8 @@ mod operation;
 mod parked;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(feature = "http")]
+pub(crate) mod request;
 pub(crate) mod retry;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;

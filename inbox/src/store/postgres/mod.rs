@@ -8,6 +8,8 @@ pub(crate) mod generation;
 pub(crate) mod operation;
 pub(crate) mod order;
 pub(crate) mod parked;
+#[cfg(feature = "http")]
+pub(crate) mod request;
 pub(crate) mod retention;
 pub(crate) mod retry;
 pub(crate) mod transition;

@@ -1,0 +1,184 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use db::Db;
+
+use super::backend::HttpConnection;
+use super::identity::Identity;
+use super::policy::{Policy, PolicyError};
+use super::problem::Problem;
+use super::reply::Reply;
+use super::telemetry::Telemetry;
+use super::{Caller, RequestEnding, body, key};
+use crate::backoff::Backoff;
+
+/// Pauses between looks at a key that another request has, and between repetitions of a transaction.
+const LOOKS: Backoff =
+    Backoff { first: Duration::from_millis(10), longest: Duration::from_millis(200) };
+
+/// A policy and the database that its keys are kept in: the state that
+/// [`Idempotent`](super::Idempotent) takes, by `FromRef` or from the request's extensions, and what makes
+/// [layers](Self::layer). Clones share everything.
+pub struct Idempotency<C: HttpConnection> {
+    pub(crate) shared: Arc<Shared<C>>,
+}
+
+pub(crate) struct Shared<C: HttpConnection> {
+    pub(crate) policy: Policy,
+    pub(crate) db: Db<C>,
+    pub(crate) consumer: String,
+    pub(crate) telemetry: Telemetry,
+}
+
+impl<C: HttpConnection> Clone for Idempotency<C> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<C: HttpConnection> std::fmt::Debug for Idempotency<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Idempotency").field("policy", &self.shared.policy).finish_non_exhaustive()
+    }
+}
+
+/// A request as far as it is admitted.
+pub(crate) struct Admitted {
+    /// `None` where it has no key and needs none.
+    pub(crate) identity: Option<Identity>,
+    pub(crate) body: Bytes,
+}
+
+impl<C: HttpConnection> Idempotency<C> {
+    /// Checks the policy. Install the metrics recorder before.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub fn new(policy: Policy, db: Db<C>) -> Result<Self, PolicyError> {
+        policy.check(db.settings())?;
+        let (consumer, telemetry) = (policy.consumer(), Telemetry::new(&policy.name));
+        Ok(Self { shared: Arc::new(Shared { policy, db, consumer, telemetry }) })
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.shared.policy
+    }
+
+    /// The consumer that its keys are stored under: `http:NAME`.
+    #[must_use]
+    pub fn consumer(&self) -> crate::Consumer<'_> {
+        crate::Consumer(&self.shared.consumer)
+    }
+}
+
+impl<C: HttpConnection> Shared<C> {
+    /// Everything that can be refused before anything is stored.
+    pub(crate) async fn admit(&self, request: Request) -> Result<(Parts, Admitted), Response> {
+        let (parts, rest) = request.into_parts();
+        let key = match self.key(&parts) {
+            Ok(key) => key,
+            Err(response) => return Err(response),
+        };
+        let admitted = self.admit_under(&parts, key, rest).await?;
+        Ok((parts, admitted))
+    }
+
+    /// The request's key.
+    pub(crate) fn key(&self, parts: &Parts) -> Result<Option<String>, Response> {
+        key::key_of(&parts.method, &parts.headers, &self.policy)
+            .map_err(|problem| self.refused(problem))
+    }
+
+    /// The rest of it.
+    pub(crate) async fn admit_under(
+        &self,
+        parts: &Parts,
+        key: Option<String>,
+        rest: Body,
+    ) -> Result<Admitted, Response> {
+        let caller = parts.extensions.get::<Caller>();
+        if key.is_some() && caller.is_none() && !self.policy.shared_scope {
+            return Err(self.misconfigured(
+                "the request has no `Caller` in its extensions; insert one where it is authenticated, in a layer \
+                 outside of this, or set `shared_scope` for a service with one client",
+            ));
+        }
+        let body = match body::whole(&parts.headers, rest, self.policy.max_body).await {
+            Ok(body) => body,
+            Err(problem) => return Err(self.refused(problem)),
+        };
+        let Some(key) = key else { return Ok(Admitted { identity: None, body }) };
+        let identity = Identity::of(parts, caller, &key, &body, &self.policy)
+            .map_err(|error| self.misconfigured(&error.to_string()))?;
+        Ok(Admitted { identity: Some(identity), body })
+    }
+
+    pub(crate) fn misconfigured(&self, remedy: &str) -> Response {
+        tracing::error!(policy = self.policy.name, reason = remedy, "cannot handle requests");
+        self.end(RequestEnding::Misconfigured);
+        Problem::Failed.reply(&self.policy).into_response()
+    }
+
+    /// The answer to a request that was not looked up.
+    pub(crate) fn refused(&self, problem: Problem) -> Response {
+        let ending = match problem {
+            Problem::MissingKey => RequestEnding::MissingKey,
+            Problem::BadKey(_) => RequestEnding::BadKey,
+            Problem::TooLarge => RequestEnding::TooLarge,
+            Problem::UnsupportedMediaType | Problem::BadBody => RequestEnding::BadBody,
+            Problem::Mismatch => RequestEnding::Mismatch,
+            Problem::InProgress => RequestEnding::InProgress,
+            Problem::NotKept => RequestEnding::NotKept,
+            Problem::Failed => RequestEnding::Failed,
+            Problem::Unavailable => RequestEnding::Unavailable,
+            Problem::Unknown => RequestEnding::Unknown,
+        };
+        self.end(ending);
+        self.problem(problem).into_response()
+    }
+
+    pub(crate) fn problem(&self, problem: Problem) -> Reply {
+        problem.reply(&self.policy)
+    }
+
+    pub(crate) fn end(&self, ending: RequestEnding) {
+        self.telemetry.ended(ending);
+    }
+}
+
+/// How long a request has waited for an earlier one.
+pub(crate) struct Waiting {
+    since: Instant,
+    looks: u32,
+}
+
+impl Waiting {
+    pub(crate) fn new() -> Self {
+        Self { since: Instant::now(), looks: 0 }
+    }
+
+    /// Waits for the next look; false when the policy's time is over.
+    pub(crate) async fn next<C: HttpConnection>(&mut self, shared: &Shared<C>) -> bool {
+        if self.since.elapsed() >= shared.policy.wait {
+            return false;
+        }
+        if self.looks == 0 {
+            shared.telemetry.waits.increment(1);
+        }
+        self.looks = self.looks.saturating_add(1);
+        tokio::time::sleep(LOOKS.pause(self.looks)).await;
+        true
+    }
+}
+
+/// A pause before a transaction is repeated for the how-manieth time.
+pub(crate) async fn before_repeating(repeats: u32) {
+    tokio::time::sleep(LOOKS.pause(repeats)).await;
+}

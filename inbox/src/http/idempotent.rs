@@ -1,0 +1,199 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{FromRef, FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use db::{CallError, Class};
+use serde::de::DeserializeOwned;
+
+use super::backend::HttpConnection;
+use super::front::{Idempotency, Shared, Waiting, before_repeating};
+use super::identity::{Identity, is_json};
+use super::policy::Keep;
+use super::problem::Problem;
+use super::reply::Reply;
+use super::transaction::{Done, Undone};
+use super::{Failed, RequestEnding};
+
+/// A request that takes effect once per `Idempotency-Key`: an extractor with the body, read as JSON, in
+/// it. An empty body is read as `null`.
+///
+/// What [`run`](Self::run) does in its transaction, what it enqueues there and the reply become
+/// permanent in one commit, or not at all. See the [module](super) for an example.
+///
+/// It needs an [`Idempotency`] in the request's extensions, or in the state (`FromRef`), and a
+/// [`Caller`](super::Caller) in the extensions. Refusals are problems (RFC 9457) that point to the
+/// published policy.
+#[must_use = "nothing is done before `run`"]
+pub struct Idempotent<T, C: HttpConnection> {
+    shared: Arc<Shared<C>>,
+    identity: Option<Identity>,
+    body: Arc<T>,
+}
+
+impl<S, T, C> FromRequest<S> for Idempotent<T, C>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send + Sync + 'static,
+    C: HttpConnection,
+    Idempotency<C>: FromRef<S>,
+{
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let front = request.extensions().get::<Idempotency<C>>().cloned();
+        let shared = front.unwrap_or_else(|| Idempotency::from_ref(state)).shared;
+        let (parts, admitted) = shared.admit(request).await?;
+        let empty = admitted.body.is_empty();
+        if !empty && !is_json(&parts) {
+            return Err(shared.refused(Problem::UnsupportedMediaType));
+        }
+        let bytes = if empty { &b"null"[..] } else { &admitted.body };
+        match serde_json::from_slice(bytes) {
+            Ok(body) => Ok(Self { shared, identity: admitted.identity, body: Arc::new(body) }),
+            Err(_) => Err(shared.refused(Problem::BadBody)),
+        }
+    }
+}
+
+impl<T, C> Idempotent<T, C>
+where
+    T: Send + Sync + 'static,
+    C: HttpConnection,
+{
+    /// The body. What is refused over it before [`run`](Self::run) leaves the key free.
+    #[must_use]
+    pub fn body(&self) -> &T {
+        &self.body
+    }
+
+    /// Runs `work` once for the key, in a transaction with everything that it says happened; else gives
+    /// the reply of the first time.
+    ///
+    /// `work` can run several times for one request, over contention; only the run that commits leaves
+    /// anything behind. It must do nothing outside `tx`, and runs on a thread that may block. A request
+    /// whose client has gone is finished all the same, unless it was waiting.
+    ///
+    /// - `Ok` with a 2xx or 3xx: committed, kept. With a 4xx or 5xx: as the [`Policy`](super::Policy) says,
+    ///   kept with its effects or undone.
+    /// - `Err` and panics: everything is undone and the key is free.
+    pub async fn run<W>(self, work: W) -> Response
+    where
+        W: Fn(&mut C, &T) -> Result<Reply, Failed> + Send + Sync + 'static,
+    {
+        let since = Instant::now();
+        let shared = self.shared.clone();
+        let (ending, reply) = self.settle(work).await;
+        shared.end(ending);
+        shared.telemetry.seconds.record(since.elapsed());
+        match ending {
+            RequestEnding::Replayed => reply.replayed(),
+            _ => reply.into_response(),
+        }
+    }
+
+    async fn settle<W>(self, work: W) -> (RequestEnding, Reply)
+    where
+        W: Fn(&mut C, &T) -> Result<Reply, Failed> + Send + Sync + 'static,
+    {
+        let Self { shared, identity, body } = self;
+        let (identity, work) = (Arc::new(identity), Arc::new(work));
+        let key = identity.as_ref().as_ref().map(Identity::short);
+        let problem = |ending, problem| (ending, shared.problem(problem));
+        let (mut waiting, mut repeats) = (Waiting::new(), 0);
+        loop {
+            let (on, of) = (shared.clone(), identity.clone());
+            let (given, handler) = (body.clone(), work.clone());
+            let call = shared.db.call_within(shared.policy.deadline, move |conn| {
+                on.transact(conn, of.as_ref().as_ref(), |tx| handler(tx, &given))
+            });
+            let undone = match call.await {
+                Ok(Done::First(reply)) => return (RequestEnding::First, reply),
+                Ok(Done::Unkeyed(reply)) => return (RequestEnding::Unkeyed, reply),
+                Ok(Done::Replay(reply)) => return (RequestEnding::Replayed, reply),
+                Ok(Done::NotKept) => return problem(RequestEnding::NotKept, Problem::NotKept),
+                Ok(Done::Mismatch) => return problem(RequestEnding::Mismatch, Problem::Mismatch),
+                Ok(Done::Held) => {
+                    if waiting.next(&shared).await {
+                        continue;
+                    }
+                    return problem(RequestEnding::InProgress, Problem::InProgress);
+                }
+                Err(CallError::Work(undone)) => undone,
+                Err(CallError::Begin(error)) => error.into(),
+                Err(CallError::Commit(error)) => Undone::at_commit(error),
+                Err(CallError::PoolExhausted { reason, .. }) => {
+                    tracing::warn!(policy = shared.policy.name, reason, "no database connection");
+                    return problem(RequestEnding::Unavailable, Problem::Unavailable);
+                }
+                Err(CallError::Cancelled) => {
+                    return problem(RequestEnding::Unavailable, Problem::Unavailable);
+                }
+                Err(error @ CallError::TimedOut { .. }) => {
+                    tracing::error!(policy = shared.policy.name, key, reason = %error, "outcome unknown");
+                    return problem(RequestEnding::Unknown, Problem::Unknown);
+                }
+                Err(CallError::Panicked { message }) => {
+                    tracing::error!(
+                        policy = shared.policy.name,
+                        key,
+                        message,
+                        "the handler panicked"
+                    );
+                    return (RequestEnding::Panicked, failed(&shared, &identity).await);
+                }
+            };
+            match undone.class() {
+                Some(Class::Contention) if repeats < shared.policy.transaction_retries => {
+                    repeats += 1;
+                    shared.telemetry.transactions_repeated.increment(1);
+                    before_repeating(repeats).await;
+                    continue;
+                }
+                Some(Class::Contention | Class::Unavailable) => {
+                    tracing::warn!(policy = shared.policy.name, key, reason = %undone, "nothing was done");
+                    return problem(RequestEnding::Unavailable, Problem::Unavailable);
+                }
+                Some(Class::Schema | Class::Denied | Class::Pooler | Class::Other) | None => {}
+            }
+            let policy = &shared.policy.name;
+            return match undone {
+                Undone::Refused(reply) => (RequestEnding::Refused, reply),
+                Undone::Unknown(_) => {
+                    tracing::error!(policy, key, reason = %undone, "outcome unknown");
+                    problem(RequestEnding::Unknown, Problem::Unknown)
+                }
+                Undone::Unreadable(_) => {
+                    tracing::error!(policy, key, reason = %undone, "no reply to give");
+                    problem(RequestEnding::Unreadable, Problem::NotKept)
+                }
+                Undone::Handler(_)
+                | Undone::Unwritable(_)
+                | Undone::Database(_)
+                | Undone::Commit(_) => {
+                    tracing::error!(policy, key, reason = %undone, "the request failed");
+                    (RequestEnding::Failed, failed(&shared, &identity).await)
+                }
+            };
+        }
+    }
+}
+
+/// The answer to a request that was undone, kept where the policy wants it kept.
+async fn failed<C: HttpConnection>(
+    shared: &Arc<Shared<C>>,
+    identity: &Arc<Option<Identity>>,
+) -> Reply {
+    let reply = shared.problem(Problem::Failed);
+    if identity.is_some() && shared.policy.server_errors == Keep::Stored {
+        let (on, of, kept) = (shared.clone(), identity.clone(), reply.clone());
+        let call = shared.db.call_within(shared.policy.deadline, move |conn| match &*of {
+            Some(identity) => on.keep_failure(conn, identity, &kept),
+            None => Ok(()),
+        });
+        if let Err(error) = call.await {
+            tracing::warn!(policy = shared.policy.name, reason = %error, "the failure was not kept");
+        }
+    }
+    reply
+}

@@ -1,0 +1,148 @@
+use axum::extract::MatchedPath;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use message::{Fingerprint, InvalidMessage, OperationKey};
+
+use super::Caller;
+use super::policy::{Compare, Policy};
+use crate::Consumer;
+use crate::store::Row;
+
+/// What tells one request from another.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// Hash of caller, method, route and key, within the route for people to read.
+    pub(crate) operation: OperationKey,
+    /// Hash of method, path, query and body.
+    pub(crate) fingerprint: Fingerprint,
+}
+
+impl Identity {
+    /// Neither key nor caller can be found out from it: all that is stored and logged is a hash.
+    pub(crate) fn of(
+        parts: &Parts,
+        caller: Option<&Caller>,
+        key: &str,
+        body: &[u8],
+        policy: &Policy,
+    ) -> Result<Self, InvalidMessage> {
+        let method = parts.method.as_str();
+        let route = parts
+            .extensions
+            .get::<MatchedPath>()
+            .map_or_else(|| parts.uri.path(), MatchedPath::as_str);
+        let (tenant, principal) =
+            caller.map_or(("", ""), |caller| (&*caller.tenant, &*caller.principal));
+        // Whether there is a caller is hashed, too: one with empty names is not nobody.
+        let named = if caller.is_some() { "caller" } else { "shared" };
+        let scope = hash(&[named, tenant, principal, method, route, key].map(str::as_bytes));
+        let operation = OperationKey::new(readable(method, route), scope.to_string())?;
+
+        let json = is_json(parts);
+        let body = match policy.compare {
+            Compare::Canonical if json => Fingerprint::of_payload(body, &[]),
+            Compare::Canonical | Compare::Bytes => Fingerprint::of_bytes(body),
+        };
+        let query = parts.uri.query().unwrap_or_default();
+        let path = parts.uri.path();
+        let fingerprint =
+            hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), body.as_bytes()]);
+        Ok(Self { operation, fingerprint })
+    }
+
+    /// Enough of the hash to find its row, for logs.
+    pub(crate) fn short(&self) -> &str {
+        let id = self.operation.id();
+        id.get(..12).unwrap_or(id)
+    }
+
+    pub(crate) fn row<'a>(&'a self, consumer: &'a str) -> Row<'a> {
+        Row {
+            consumer: Consumer(consumer),
+            operation: &self.operation,
+            fingerprint: &self.fingerprint,
+            message_id: None,
+            redelivered: false,
+            replay: false,
+        }
+    }
+
+    /// A number for its advisory lock.
+    pub(crate) fn lock(&self, consumer: &str) -> i64 {
+        let id = self.operation.id().as_bytes();
+        let hash = hash(&[consumer.as_bytes(), self.operation.scope().as_bytes(), id]);
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        i64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+/// Whether the body is declared as JSON.
+pub(crate) fn is_json(parts: &Parts) -> bool {
+    let declared = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// For people: what tells routes apart is in the hash.
+fn readable(method: &str, route: &str) -> String {
+    let mut text = String::new();
+    for c in format!("{method} {route}").chars().filter(|c| !c.is_control()) {
+        if text.len() + c.len_utf8() > message::MAX_NAME_BYTES {
+            break;
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// Each part with its length, so that no two lists of parts look alike.
+fn hash(parts: &[&[u8]]) -> Fingerprint {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend((part.len() as u64).to_be_bytes());
+        bytes.extend(*part);
+    }
+    Fingerprint::of_bytes(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+
+    fn of(caller: Option<&Caller>, uri: &str, key: &str, body: &str) -> Identity {
+        let request = Request::post(uri).header(CONTENT_TYPE, "application/json; charset=utf-8");
+        let (parts, ()) = request.body(()).expect("valid").into_parts();
+        let policy = Policy::new("p", "https://p.example");
+        Identity::of(&parts, caller, key, body.as_bytes(), &policy).expect("fits")
+    }
+
+    #[test]
+    fn no_part_of_the_scope_can_imitate_another() {
+        let callers = [
+            None,
+            Some(Caller::new("", "")),
+            Some(Caller::new("a", "bc")),
+            Some(Caller::new("ab", "c")),
+        ];
+        let mut seen = std::collections::HashSet::new();
+        for caller in &callers {
+            for (uri, key) in [("/a", "bk"), ("/ab", "k"), ("/a", "k")] {
+                let identity = of(caller.as_ref(), uri, key, "{}");
+                assert!(seen.insert(identity.operation.id().to_owned()), "{caller:?} {uri} {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn query_and_content_make_the_fingerprint_and_the_form_of_json_does_not() {
+        let one = of(None, "/a?x=1", "k", r#"{"a":1,"b":2}"#);
+        assert_eq!(one.fingerprint, of(None, "/a?x=1", "k", r#"{ "b":2, "a":1 }"#).fingerprint);
+        assert_ne!(one.fingerprint, of(None, "/a?x=2", "k", r#"{"a":1,"b":2}"#).fingerprint);
+        assert_ne!(one.fingerprint, of(None, "/a?x=1", "k", r#"{"a":1,"b":3}"#).fingerprint);
+        assert_eq!(one.operation.scope(), "POST /a");
+        assert!(!format!("{one:?}").contains("\"k\""));
+    }
+}

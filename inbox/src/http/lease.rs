@@ -1,0 +1,141 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use db::CallError;
+use diesel::result::Error;
+use message::MessageId;
+use tokio::time::sleep;
+
+use super::backend::{HttpBackend, HttpConnection};
+use super::front::Shared;
+use super::identity::Identity;
+use super::stored::{self, Kept};
+use crate::Consumer;
+use crate::store::micros;
+use crate::store::request::Claim;
+
+/// What a request outside a transaction finds under its key.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// The key is free, or was left behind: run the handler.
+    Ours(u64),
+    Completed(Kept),
+    Mismatch,
+    Busy,
+    Unreadable(String),
+}
+
+/// The right to run a handler, by a committed row.
+pub(crate) struct Lease<C: HttpConnection> {
+    shared: Arc<Shared<C>>,
+    identity: Arc<Identity>,
+    owner: Arc<str>,
+    epoch: i64,
+}
+
+impl<C: HttpConnection> Clone for Lease<C> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            identity: self.identity.clone(),
+            owner: self.owner.clone(),
+            epoch: self.epoch,
+        }
+    }
+}
+
+type Called<T> = Result<T, CallError<Error>>;
+
+impl<C: HttpConnection> Lease<C> {
+    /// The key's standing for a request that wants to run its handler.
+    pub(crate) async fn begin(
+        shared: &Arc<Shared<C>>,
+        identity: &Arc<Identity>,
+    ) -> Called<(Begun, Self)> {
+        // A number of its own for every run: owners are never mistaken for each other, wherever they are.
+        let owner: Arc<str> = MessageId::default().to_string().into();
+        let lease = Self { shared: shared.clone(), identity: identity.clone(), owner, epoch: 0 };
+        let on = lease.clone();
+        let begun =
+            shared.db.call_within(shared.policy.deadline, move |conn| on.claim(conn)).await?;
+        let epoch = if let Begun::Ours(epoch) = begun { epoch } else { 0 };
+        Ok((begun, Self { epoch: i64::try_from(epoch).unwrap_or(i64::MAX), ..lease }))
+    }
+
+    fn claim(&self, conn: &mut C) -> Result<Begun, Error> {
+        let policy = &self.shared.policy;
+        let (lease, window) = (micros(policy.lease), micros(policy.keep));
+        let identity = &self.identity;
+        if let Some(epoch) =
+            C::Backend::begin_request(conn, &self.row(), &identity.fingerprint, lease, window)?
+        {
+            return Ok(Begun::Ours(epoch.unsigned_abs()));
+        }
+        let consumer = Consumer(&self.shared.consumer);
+        let found =
+            C::Backend::request(conn, consumer, &identity.operation, &identity.fingerprint)?;
+        Ok(match found {
+            // Freed between the two statements: the next look finds it so.
+            None => Begun::Busy,
+            Some(standing) if !standing.same => Begun::Mismatch,
+            Some(standing) => match &standing.reply {
+                None => Begun::Busy,
+                Some(reply) => match stored::read(Some(reply), identity.operation.id(), policy) {
+                    Ok(kept) => Begun::Completed(kept),
+                    Err(error) => Begun::Unreadable(error.to_string()),
+                },
+            },
+        })
+    }
+
+    fn row(&self) -> Claim<'_> {
+        Claim {
+            consumer: Consumer(&self.shared.consumer),
+            operation: &self.identity.operation,
+            owner: &self.owner,
+            epoch: self.epoch,
+        }
+    }
+
+    /// Prolongs the lease again and again; returns when it is somebody else's.
+    pub(crate) async fn keep(self) {
+        let policy = &self.shared.policy;
+        // Three tries before it ends. A millisecond at least: zero would never let anybody else run.
+        let pause = (policy.lease / 3).max(Duration::from_millis(1));
+        loop {
+            sleep(pause).await;
+            let (on, lease) = (self.clone(), micros(policy.lease));
+            let call = self.shared.db.call_within(policy.lease, move |conn| {
+                C::Backend::renew_request(conn, &on.row(), lease)
+            });
+            match call.await {
+                Ok(true) => {}
+                Ok(false) => return,
+                // Whether it is lost, the completion will tell.
+                Err(error) => {
+                    self.shared.telemetry.renewals_failed.increment(1);
+                    let (policy, key) = (&policy.name, self.identity.short());
+                    tracing::warn!(policy, key, reason = %error, "a lease was not renewed");
+                }
+            }
+        }
+    }
+
+    /// Keeps the reply; false where somebody else has taken over.
+    pub(crate) async fn complete(&self, stored: &str) -> Called<bool> {
+        let (on, stored) = (self.clone(), stored.to_owned());
+        let call = self.shared.db.call_within(self.shared.policy.deadline, move |conn| {
+            C::Backend::complete_request(conn, &on.row(), &stored)
+        });
+        call.await
+    }
+
+    /// Frees the key; false where somebody else has taken over.
+    pub(crate) async fn release(&self) -> Called<bool> {
+        let on = self.clone();
+        let call = self.shared.db.call_within(self.shared.policy.deadline, move |conn| {
+            C::Backend::release_request(conn, &on.row())
+        });
+        call.await
+    }
+}

@@ -1,0 +1,200 @@
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tokio::select;
+use tower_service::Service;
+
+use super::RequestEnding;
+use super::backend::HttpConnection;
+use super::body;
+use super::front::{Shared, Waiting, before_repeating};
+use super::identity::Identity;
+use super::lease::{Begun, Lease};
+use super::policy::Keep;
+use super::problem::Problem;
+use super::reply::Reply;
+use super::stored::{self, Kept};
+
+/// Tries to keep a reply before it is given up.
+const TRIES: u32 = 3;
+
+/// One request through the layer.
+pub(crate) async fn handle<S, C>(
+    shared: Arc<Shared<C>>,
+    mut inner: S,
+    request: Request,
+) -> Result<Response, Infallible>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    C: HttpConnection,
+{
+    let (parts, rest) = request.into_parts();
+    let key = match shared.key(&parts) {
+        Ok(None) => {
+            shared.end(RequestEnding::Unkeyed);
+            return inner.call(Request::from_parts(parts, rest)).await;
+        }
+        Ok(key) => key,
+        Err(response) => return Ok(response),
+    };
+    let admitted = match shared.admit_under(&parts, key, rest).await {
+        Ok(admitted) => admitted,
+        Err(response) => return Ok(response),
+    };
+    let Some(identity) = admitted.identity.map(Arc::new) else {
+        return Ok(shared.misconfigured("a key was lost"));
+    };
+    let since = Instant::now();
+    let mut request = Some(Request::from_parts(parts, Body::from(admitted.body)));
+    let (mut waiting, mut overtaken) = (Waiting::new(), false);
+    let (ending, response) = loop {
+        match Lease::begin(&shared, &identity).await {
+            Ok((Begun::Ours(epoch), lease)) => {
+                // Once overtaken it is for the other one to answer: what it left is looked at again.
+                let Some(request) = request.take() else {
+                    break problem(&shared, RequestEnding::Overtaken, Problem::Unknown);
+                };
+                if epoch > 1 {
+                    shared.telemetry.takeovers.increment(1);
+                    let (policy, key) = (&shared.policy.name, identity.short());
+                    tracing::warn!(
+                        policy,
+                        key,
+                        epoch,
+                        "takes a run over, its handler may run twice"
+                    );
+                }
+                // A task of its own: a client that goes away must not leave half a run behind.
+                let run =
+                    tokio::spawn(run(shared.clone(), identity.clone(), lease, inner.call(request)));
+                match run.await {
+                    Ok(Some(ended)) => break ended,
+                    Ok(None) => {
+                        let (policy, key) = (&shared.policy.name, identity.short());
+                        tracing::warn!(
+                            policy,
+                            key,
+                            "a run was taken over before it could be completed"
+                        );
+                        overtaken = true;
+                    }
+                    Err(_) => break problem(&shared, RequestEnding::Unknown, Problem::Unknown),
+                }
+            }
+            Ok((Begun::Completed(Kept::Reply(reply)), _)) => {
+                break (RequestEnding::Replayed, reply.replayed());
+            }
+            Ok((Begun::Completed(Kept::NotKept), _)) => {
+                break problem(&shared, RequestEnding::NotKept, Problem::NotKept);
+            }
+            Ok((Begun::Mismatch, _)) => {
+                break problem(&shared, RequestEnding::Mismatch, Problem::Mismatch);
+            }
+            Ok((Begun::Busy, _)) => {
+                if !waiting.next(&shared).await {
+                    break problem(&shared, RequestEnding::InProgress, Problem::InProgress);
+                }
+            }
+            Ok((Begun::Unreadable(reason), _)) => {
+                let (policy, key) = (&shared.policy.name, identity.short());
+                tracing::error!(policy, key, reason, "stored reply unreadable");
+                break problem(&shared, RequestEnding::Unreadable, Problem::NotKept);
+            }
+            Err(error) => {
+                let (policy, key) = (&shared.policy.name, identity.short());
+                tracing::warn!(policy, key, reason = %error, "no key could be claimed");
+                break problem(&shared, RequestEnding::Unavailable, Problem::Unavailable);
+            }
+        }
+    };
+    shared.end(if overtaken { RequestEnding::Overtaken } else { ending });
+    shared.telemetry.seconds.record(since.elapsed());
+    Ok(response)
+}
+
+fn problem<C: HttpConnection>(
+    shared: &Shared<C>,
+    ending: RequestEnding,
+    problem: Problem,
+) -> (RequestEnding, Response) {
+    (ending, shared.problem(problem).into_response())
+}
+
+/// Runs a handler under its lease and keeps what it says; `None` where somebody else has taken over.
+async fn run<C: HttpConnection>(
+    shared: Arc<Shared<C>>,
+    identity: Arc<Identity>,
+    lease: Lease<C>,
+    handler: impl Future<Output = Result<Response, Infallible>>,
+) -> Option<(RequestEnding, Response)> {
+    let answered = select! {
+        answered = AssertUnwindSafe(handler).catch_unwind() => answered,
+        // Whoever has it now runs the handler: the less of it runs twice, the better.
+        () = lease.clone().keep() => return None,
+    };
+    let (ending, response) = match answered {
+        Ok(Ok(response)) => (RequestEnding::First, response),
+        Err(_) => {
+            let (policy, key) = (&shared.policy.name, identity.short());
+            tracing::error!(policy, key, "the handler panicked");
+            problem(&shared, RequestEnding::Panicked, Problem::Failed)
+        }
+    };
+    let (response, stored) = match whole(&shared, &identity, response).await {
+        Ok(both) => both,
+        Err(error) => {
+            let (policy, key) = (&shared.policy.name, identity.short());
+            tracing::error!(policy, key, reason = %error, "a reply could not be written for storing");
+            let failed = problem(&shared, RequestEnding::Unrecorded, Problem::Unknown);
+            return Some(failed);
+        }
+    };
+    let kept = shared.policy.keeps(response.status()) == Keep::Stored;
+    for tried in 1..=TRIES {
+        let settled = if kept { lease.complete(&stored).await } else { lease.release().await };
+        match settled {
+            Ok(true) if kept || ending == RequestEnding::Panicked => {
+                return Some((ending, response));
+            }
+            Ok(true) => return Some((RequestEnding::Refused, response)),
+            Ok(false) => return None,
+            Err(error) => {
+                let (policy, key) = (&shared.policy.name, identity.short());
+                tracing::warn!(policy, key, reason = %error, "a reply is not kept yet");
+                before_repeating(tried).await;
+            }
+        }
+    }
+    // The client gets the truth; only somebody who repeats all the same is worse off for it.
+    Some((RequestEnding::Unrecorded, response))
+}
+
+/// A response with what is to be stored of it. One of unknown length is not read: its end may never come.
+async fn whole<C: HttpConnection>(
+    shared: &Shared<C>,
+    identity: &Identity,
+    response: Response,
+) -> Result<(Response, String), Box<dyn std::error::Error + Send + Sync>> {
+    let policy = &shared.policy;
+    let upper = response.body().size_hint().upper();
+    if upper.is_none_or(|upper| upper > policy.max_reply as u64) {
+        let stored = stored::not_kept(response.status())?;
+        return Ok((response, stored));
+    }
+    let (parts, rest) = response.into_parts();
+    let body = match body::whole(&HeaderMap::new(), rest, policy.max_reply).await {
+        Ok(body) => body,
+        Err(_) => return Err("the handler's response body broke off".into()),
+    };
+    let reply = Reply { status: parts.status, headers: parts.headers.clone(), body: body.clone() };
+    let stored = stored::written(&reply, identity.operation.id(), policy)?;
+    Ok((Response::from_parts(parts, Body::from(body)), stored))
+}

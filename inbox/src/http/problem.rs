@@ -1,0 +1,123 @@
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
+use serde_json::json;
+
+use super::policy::Policy;
+use super::reply::Reply;
+
+/// Why a request got no answer of its handler, as RFC 9457 wants it said. Nothing in it comes from the
+/// request, a stored reply or an error of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    MissingKey,
+    BadKey(&'static str),
+    TooLarge,
+    UnsupportedMediaType,
+    BadBody,
+    Mismatch,
+    InProgress,
+    NotKept,
+    Failed,
+    Unavailable,
+    Unknown,
+}
+
+impl Problem {
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::MissingKey | Self::BadKey(_) | Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InProgress | Self::NotKept => StatusCode::CONFLICT,
+            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable | Self::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The fragment of the published policy that explains it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::MissingKey => "missing-key",
+            Self::BadKey(_) => "bad-key",
+            Self::TooLarge => "too-large",
+            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::BadBody => "bad-body",
+            Self::Mismatch => "mismatch",
+            Self::InProgress => "in-progress",
+            Self::NotKept => "reply-not-kept",
+            Self::Failed => "failed",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown-outcome",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::MissingKey => "Idempotency-Key is missing",
+            Self::BadKey(_) => "Idempotency-Key cannot be used",
+            Self::TooLarge => "The request body is too large",
+            Self::UnsupportedMediaType => "The request body is not JSON",
+            Self::BadBody => "The request body cannot be read",
+            Self::Mismatch => "Idempotency-Key was used for another request",
+            Self::InProgress => "A request with this Idempotency-Key is in progress",
+            Self::NotKept => "The reply to this Idempotency-Key was not kept",
+            Self::Failed => "The request failed",
+            Self::Unavailable => "The request cannot be handled now",
+            Self::Unknown => "The outcome of the request is not known",
+        }
+    }
+
+    const fn detail(self) -> &'static str {
+        match self {
+            Self::MissingKey => {
+                "Send a key of your own in quotes, one per operation, and the same one when you repeat it."
+            }
+            Self::BadKey(detail) => detail,
+            Self::TooLarge => "Nothing was done.",
+            Self::UnsupportedMediaType => "Nothing was done. Send application/json.",
+            Self::BadBody => "Nothing was done. Correct the body; the key is still free.",
+            Self::Mismatch => "Nothing was done. Use a new key for a new operation.",
+            Self::InProgress => "Repeat the request with the same key after a while.",
+            Self::NotKept => {
+                "The first request with this key was carried out. Do not repeat it under another key; look up what it did."
+            }
+            Self::Failed => "Everything was undone. The request can be repeated with the same key.",
+            Self::Unavailable => {
+                "Nothing was done. Repeat the request with the same key after a while."
+            }
+            Self::Unknown => {
+                "It may have been carried out. Repeat it with the same key, which finds out and does nothing twice."
+            }
+        }
+    }
+
+    pub(crate) fn reply(self, policy: &Policy) -> Reply {
+        let kind = format!("{}#{}", policy.url, self.name());
+        let status = self.status();
+        let body = json!({
+            "type": kind,
+            "title": self.title(),
+            "status": status.as_u16(),
+            "detail": self.detail(),
+        });
+        let mut reply = Reply::new(status)
+            .with_header(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))
+            .with_body(body.to_string());
+        // The policy's check has seen that it fits.
+        if let Ok(link) = HeaderValue::try_from(format!("<{kind}>; rel=\"describedby\"")) {
+            reply = reply.with_header(LINK, link);
+        }
+        if matches!(self, Self::InProgress | Self::Unavailable | Self::Unknown) {
+            reply = reply.with_header(RETRY_AFTER, whole_seconds(policy.retry_after).into());
+        }
+        reply
+    }
+}
+
+/// Retry-After knows no fractions; zero would say at once.
+fn whole_seconds(pause: Duration) -> u64 {
+    pause.as_secs() + u64::from(pause.subsec_nanos() > 0)
+}

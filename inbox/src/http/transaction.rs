@@ -1,0 +1,230 @@
+use std::fmt;
+
+use db::{Class, classify};
+use diesel::result::{DatabaseErrorKind, Error};
+
+use super::Failed;
+use super::backend::{HttpBackend, HttpConnection};
+use super::front::Shared;
+use super::identity::Identity;
+use super::policy::Keep;
+use super::reply::Reply;
+use super::stored::{self, Kept};
+use crate::error::class_in;
+use crate::once::CLAIMS;
+use crate::store::micros;
+use crate::store::request::{Found, Known};
+use crate::{InboxBackend, OnceError, OperationVerdict};
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a committed transaction has found or done.
+#[derive(Debug)]
+pub(crate) enum Done {
+    First(Reply),
+    Unkeyed(Reply),
+    Replay(Reply),
+    NotKept,
+    Mismatch,
+    Held,
+}
+
+/// Why nothing is known to be committed.
+#[derive(Debug)]
+pub(crate) enum Undone {
+    /// The handler answered, and nothing is to be kept.
+    Refused(Reply),
+    /// The handler failed.
+    Handler(Cause),
+    /// The reply could not be written for storing.
+    Unwritable(Cause),
+    /// What is stored could not be read.
+    Unreadable(Cause),
+    /// The claim, or BEGIN.
+    Database(OnceError),
+    /// COMMIT failed, and it cannot be told whether it took effect.
+    Unknown(Error),
+    /// COMMIT failed and everything is undone.
+    Commit(Error),
+}
+
+impl From<Error> for Undone {
+    fn from(error: Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<Failed> for Undone {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Reply(reply) => Self::Refused(reply),
+            Failed::Error(cause) => Self::Handler(cause),
+        }
+    }
+}
+
+impl fmt::Display for Undone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(reply) => write!(f, "answered with {}", reply.status),
+            Self::Handler(cause) => cause.fmt(f),
+            Self::Unwritable(cause) => write!(f, "the reply cannot be stored: {cause}"),
+            Self::Unreadable(cause) => write!(f, "the stored reply cannot be read: {cause}"),
+            Self::Database(error) => error.fmt(f),
+            Self::Unknown(error) | Self::Commit(error) => write!(f, "COMMIT failed: {error}"),
+        }
+    }
+}
+
+impl Undone {
+    /// What the database wants, where it is the cause.
+    pub(crate) fn class(&self) -> Option<Class> {
+        match self {
+            Self::Refused(_) | Self::Unwritable(_) | Self::Unreadable(_) | Self::Unknown(_) => None,
+            Self::Handler(cause) => class_in(&**cause),
+            Self::Database(error) => class_in(error),
+            Self::Commit(error) => Some(classify(error)),
+        }
+    }
+
+    /// A COMMIT that failed.
+    pub(crate) fn at_commit(error: Error) -> Self {
+        if is_undone(&error) { Self::Commit(error) } else { Self::Unknown(error) }
+    }
+}
+
+/// Whether the server itself has said that the transaction is no more. Anything else may have been lost
+/// on the way back.
+fn is_undone(error: &Error) -> bool {
+    use DatabaseErrorKind::{
+        CheckViolation, ExclusionViolation, ForeignKeyViolation, NotNullViolation,
+        RestrictViolation, SerializationFailure, UniqueViolation,
+    };
+    match error {
+        Error::RollbackErrorOnCommit { commit_error, .. } => is_undone(commit_error),
+        Error::DatabaseError(kind, _) => {
+            matches!(
+                kind,
+                CheckViolation
+                    | ExclusionViolation
+                    | ForeignKeyViolation
+                    | NotNullViolation
+                    | RestrictViolation
+                    | SerializationFailure
+                    | UniqueViolation
+            ) || classify(error) == Class::Contention
+        }
+        _ => false,
+    }
+}
+
+impl<C: HttpConnection> Shared<C> {
+    /// One transaction: the claim, the handler and its reply, or what an earlier one left.
+    pub(crate) fn transact(
+        &self,
+        conn: &mut C,
+        identity: Option<&Identity>,
+        work: impl Fn(&mut C) -> Result<Reply, Failed>,
+    ) -> Result<Done, Undone> {
+        let mut committing = false;
+        let done = conn.write(|tx| {
+            let done = match identity {
+                Some(identity) => self.once(tx, identity, work),
+                None => self.unkeyed(tx, work),
+            };
+            committing = done.is_ok();
+            done
+        });
+        match done {
+            // After the last statement only COMMIT can have failed.
+            Err(Undone::Database(error)) if committing => Err(Undone::at_commit(error.into())),
+            done => done,
+        }
+    }
+
+    fn once(
+        &self,
+        tx: &mut C,
+        identity: &Identity,
+        work: impl Fn(&mut C) -> Result<Reply, Failed>,
+    ) -> Result<Done, Undone> {
+        match self.claim(tx, identity)? {
+            Found::Ours => {}
+            Found::Held | Found::Gone => return Ok(Done::Held),
+            Found::Known(known) => return self.repeat(tx, identity, &known),
+        }
+        let reply = work(tx)?;
+        if self.policy.keeps(reply.status) == Keep::Free {
+            return Err(Undone::Refused(reply));
+        }
+        self.keep(tx, identity, &reply)?;
+        Ok(Done::First(reply))
+    }
+
+    /// Without a key there is nothing to store, so it takes a statement of its own to find out that the
+    /// handler has swallowed an error which dooms the transaction.
+    fn unkeyed(
+        &self,
+        tx: &mut C,
+        work: impl Fn(&mut C) -> Result<Reply, Failed>,
+    ) -> Result<Done, Undone> {
+        let reply = work(tx)?;
+        if self.policy.keeps(reply.status) == Keep::Free {
+            return Err(Undone::Refused(reply));
+        }
+        C::Backend::still_good(tx)?;
+        Ok(Done::Unkeyed(reply))
+    }
+
+    /// The key, as this transaction's or as an earlier one's whose window is open.
+    fn claim(&self, tx: &mut C, identity: &Identity) -> Result<Found, Undone> {
+        let row = identity.row(&self.consumer);
+        let (lock, window) = (identity.lock(&self.consumer), micros(self.policy.keep));
+        for _ in 0..CLAIMS {
+            match C::Backend::claim_unheld(tx, &row, lock, window)? {
+                // Not by the purge alone: the published window ends whether that has run or not.
+                Found::Known(known) if known.expired => {
+                    C::Backend::delete_expired(tx, row.consumer, row.operation, window)?;
+                }
+                // Deleted (by the purge) between two statements: it is free again.
+                Found::Gone => {}
+                found => return Ok(found),
+            }
+        }
+        Err(Undone::Database(OnceError::RowGone))
+    }
+
+    fn repeat(&self, tx: &mut C, identity: &Identity, known: &Known) -> Result<Done, Undone> {
+        if !known.same {
+            // Counted on the row, where an operator looks for who reuses keys.
+            C::Backend::count_repeat(tx, &identity.row(&self.consumer))?;
+            return Ok(Done::Mismatch);
+        }
+        let kept = stored::read(known.reply.as_deref(), identity.operation.id(), &self.policy);
+        match kept.map_err(Undone::Unreadable)? {
+            Kept::Reply(reply) => Ok(Done::Replay(reply)),
+            Kept::NotKept => Ok(Done::NotKept),
+        }
+    }
+
+    /// Stores the reply. Also what finds out that the transaction is doomed: see [`Self::unkeyed`].
+    fn keep(&self, tx: &mut C, identity: &Identity, reply: &Reply) -> Result<(), Undone> {
+        let stored = stored::written(reply, identity.operation.id(), &self.policy)
+            .map_err(Undone::Unwritable)?;
+        let row = identity.row(&self.consumer);
+        Ok(C::Backend::store_result(tx, &row, &stored, OperationVerdict::Applied)?)
+    }
+
+    /// Keeps a failure's answer after its effects were undone, unless somebody was quicker.
+    pub(crate) fn keep_failure(
+        &self,
+        conn: &mut C,
+        identity: &Identity,
+        reply: &Reply,
+    ) -> Result<(), Undone> {
+        conn.write(|tx| match self.claim(tx, identity)? {
+            Found::Ours => self.keep(tx, identity, reply),
+            Found::Held | Found::Gone | Found::Known(_) => Ok(()),
+        })
+    }
+}

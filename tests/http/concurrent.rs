@@ -1,0 +1,132 @@
+//! Requests of one key at the same time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures_util::future::join_all;
+use inbox::http::Reply;
+use support::gate::Gate;
+use support::http::{Order, Server, Shopping, place, policy};
+
+super::on_both!(
+    t11_two_hundred_parallel_posts_leave_one_order_one_event_and_get_one_reply,
+    t11_without_waiting_the_others_get_409_or_the_reply,
+);
+
+async fn t11_two_hundred_parallel_posts_leave_one_order_one_event_and_get_one_reply<C: Shopping>() {
+    let database = C::database();
+    let mut policy = policy();
+    policy.wait = Duration::from_secs(60);
+    let shop = Server::start(policy, C::pool(&database), place::<C>).await;
+    let answers = join_all((0..200).map(|_| shop.order("\"k\"", 5))).await;
+    for answer in &answers {
+        assert_eq!((answer.status, &answer.body), (201, &answers[0].body), "{answer:?}");
+        assert_eq!(answer.header("location"), answers[0].header("location"));
+    }
+    assert_eq!(answers.iter().filter(|answer| !answer.is_replayed()).count(), 1);
+    assert_eq!(shop.runs(), 1);
+    let conn = &mut C::connection(&database);
+    assert_eq!(C::credits(conn, "pen"), [5]);
+    assert_eq!(C::count(conn, "outbox_messages"), 1);
+}
+
+async fn t11_without_waiting_the_others_get_409_or_the_reply<C: Shopping>() {
+    let database = C::database();
+    let shop = Server::start(policy(), C::pool(&database), place::<C>).await;
+    let answers = join_all((0..100).map(|_| shop.order("\"k\"", 5))).await;
+    for answer in &answers {
+        match answer.status {
+            201 => {}
+            _ => {
+                answer.expect_problem(409, "in-progress");
+                assert_eq!(answer.header("retry-after"), "1");
+            }
+        }
+    }
+    assert_eq!(shop.runs(), 1);
+    assert_eq!(C::credits(&mut C::connection(&database), "pen"), [5]);
+}
+
+/// On SQLite nobody can find out who holds the write lock; there a repeat waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn t12_of_two_bodies_at_once_one_runs_and_the_other_gets_409_then_422() {
+    support::bounded(async {
+        let (shop, gate, database) = gated(Duration::ZERO).await;
+        let first = {
+            let shop = shop.clone();
+            tokio::spawn(async move { shop.order("\"k\"", 5).await })
+        };
+        gate.entered().await;
+        shop.order("\"k\"", 6).await.expect_problem(409, "in-progress");
+        gate.open();
+        assert_eq!(first.await.expect("no panic").status, 201);
+        shop.order("\"k\"", 6).await.expect_problem(422, "mismatch");
+        assert_eq!(shop.runs(), 1);
+        assert_eq!(<Pg as support::inbox::Store>::credits(&mut database.pg(), "pen"), [5]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn t13_a_repeat_gets_409_while_the_first_runs_and_its_reply_afterwards() {
+    support::bounded(async {
+        let (shop, gate, _database) = gated(Duration::ZERO).await;
+        let first = {
+            let shop = shop.clone();
+            tokio::spawn(async move { shop.order("\"k\"", 5).await })
+        };
+        gate.entered().await;
+        let early = shop.order("\"k\"", 5).await;
+        early.expect_problem(409, "in-progress");
+        assert_eq!(early.header("retry-after"), "1");
+        gate.open();
+        let first = first.await.expect("no panic");
+        let again = shop.order("\"k\"", 5).await;
+        assert_eq!((again.is_replayed(), again.body), (true, first.body));
+        assert_eq!(shop.runs(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn t13_a_repeat_that_may_wait_gets_the_reply_and_holds_no_connection_meanwhile() {
+    support::bounded(async {
+        let (shop, gate, _database) = gated(Duration::from_secs(60)).await;
+        let mut posts: Vec<_> = (0..20)
+            .map(|_| {
+                let shop = shop.clone();
+                tokio::spawn(async move { shop.order("\"k\"", 5).await })
+            })
+            .collect();
+        gate.entered().await;
+        // The pool has two connections, and one of them is the first one's.
+        let other = shop.post("/refunds", "\"k\"", r#"{"item":"free","cents":1}"#).await;
+        assert_eq!(other.status, 200);
+        gate.open();
+        for post in posts.drain(..) {
+            assert_eq!(post.await.expect("no panic").status, 201);
+        }
+        assert_eq!(shop.runs(), 2);
+    })
+    .await;
+}
+
+type Pg = diesel::PgConnection;
+
+/// A shop with two connections, whose handler waits for the gate with every pen.
+async fn gated(wait: Duration) -> (Arc<Server>, Gate, support::database::Database) {
+    let database = <Pg as support::inbox::Store>::database();
+    let mut policy = policy();
+    policy.wait = wait;
+    let gate = Gate::default();
+    let held = gate.clone();
+    let shop = Server::start(policy, database.pg_pool(2), move |tx: &mut Pg, order: &Order| {
+        if order.item == "free" {
+            return Ok(Reply::new(StatusCode::OK));
+        }
+        held.pass();
+        place(tx, order)
+    });
+    (Arc::new(shop.await), gate, database)
+}

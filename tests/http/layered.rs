@@ -1,0 +1,150 @@
+//! The layer, for handlers that are no transaction.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, SET_COOKIE};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
+use inbox::http::{Idempotency, Keep, Policy};
+use support::eventually;
+use support::gate::Gate;
+use support::http::{JSON, Server, Shopping, policy};
+use tokio::io::AsyncWriteExt;
+
+super::on_both!(
+    the_layer_runs_a_handler_once_and_gives_its_reply_again,
+    the_layer_runs_one_of_many_at_once,
+    t30_a_stream_or_a_large_reply_passes_and_a_repeat_gets_409,
+    the_layer_frees_the_key_after_a_panic_or_a_5xx,
+    the_layer_finishes_a_run_whose_client_has_gone,
+    the_layer_stores_nothing_of_safe_methods_or_without_a_key,
+);
+
+async fn shop<C, F>(
+    policy: Policy,
+    database: &support::database::Database,
+    handler: impl Fn(usize) -> F + Clone + Send + Sync + 'static,
+) -> Server
+where
+    C: Shopping,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let front = Idempotency::new(policy, C::pool(database)).expect("a good policy");
+    Server::layered(&front, handler).await
+}
+
+async fn numbered(run: usize) -> Response {
+    (StatusCode::CREATED, [(SET_COOKIE, "canary")], format!("run {run}")).into_response()
+}
+
+async fn the_layer_runs_a_handler_once_and_gives_its_reply_again<C: Shopping>() {
+    let database = C::database();
+    let shop = shop::<C, _>(policy(), &database, numbered).await;
+    let first = shop.order("\"k\"", 5).await;
+    assert_eq!((first.status, &*first.body, first.header("set-cookie")), (201, "run 1", "canary"));
+    let again = shop.order("\"k\"", 5).await;
+    assert_eq!((again.status, &*again.body, again.is_replayed()), (201, "run 1", true));
+    assert_eq!(again.header("set-cookie"), "");
+    assert_eq!(again.header("content-type"), first.header("content-type"));
+    shop.order("\"k\"", 6).await.expect_problem(422, "mismatch");
+    let other = [("idempotency-key", "\"k\""), JSON, ("x-tenant", "other")];
+    let body = r#"{"item":"pen","cents":5}"#;
+    assert_eq!(shop.send(Method::POST, "/orders", &other, body).await.body, "run 2");
+    assert_eq!(shop.runs(), 2);
+    let conn = &mut C::connection(&database);
+    assert_eq!(C::count(conn, "inbox_requests WHERE reply LIKE '%canary%'"), 0);
+    assert_eq!(C::count(conn, "inbox_operations"), 0);
+}
+
+async fn the_layer_runs_one_of_many_at_once<C: Shopping>() {
+    let database = C::database();
+    let mut policy = policy();
+    policy.wait = std::time::Duration::from_secs(60);
+    let shop = shop::<C, _>(policy, &database, numbered).await;
+    for answer in join_all((0..50).map(|_| shop.order("\"k\"", 5))).await {
+        assert_eq!((answer.status, &*answer.body), (201, "run 1"), "{answer:?}");
+    }
+    assert_eq!(shop.runs(), 1);
+}
+
+async fn t30_a_stream_or_a_large_reply_passes_and_a_repeat_gets_409<C: Shopping>() {
+    let database = C::database();
+    let mut policy = policy();
+    policy.max_reply = 100;
+    let shop = shop::<C, _>(policy, &database, async |run| match run {
+        1 => {
+            let pieces = ["data: 1\n\n", "data: 2\n\n"].map(Ok::<_, std::convert::Infallible>);
+            let body = Body::from_stream(futures_util::stream::iter(pieces));
+            ([(CONTENT_TYPE, "text/event-stream")], body).into_response()
+        }
+        _ => "x".repeat(101).into_response(),
+    })
+    .await;
+    let stream = shop.order("\"a\"", 5).await;
+    assert_eq!((stream.status, &*stream.body), (200, "data: 1\n\ndata: 2\n\n"));
+    shop.order("\"a\"", 5).await.expect_problem(409, "reply-not-kept");
+    assert_eq!(shop.order("\"b\"", 5).await.body.len(), 101);
+    shop.order("\"b\"", 5).await.expect_problem(409, "reply-not-kept");
+    assert_eq!(shop.runs(), 2);
+}
+
+async fn the_layer_frees_the_key_after_a_panic_or_a_5xx<C: Shopping>() {
+    let database = C::database();
+    let mut policy = policy();
+    policy.client_errors = Keep::Free;
+    let shop = shop::<C, _>(policy, &database, async |run| match run {
+        1 => panic!("a fault of the handler"),
+        2 => StatusCode::BAD_GATEWAY.into_response(),
+        3 => StatusCode::CONFLICT.into_response(),
+        _ => StatusCode::CREATED.into_response(),
+    })
+    .await;
+    shop.order("\"k\"", 5).await.expect_problem(500, "failed");
+    for status in [502, 409, 201] {
+        let answer = shop.order("\"k\"", 5).await;
+        assert_eq!((answer.status, answer.is_replayed()), (status, false));
+    }
+    assert!(shop.order("\"k\"", 5).await.is_replayed());
+}
+
+async fn the_layer_finishes_a_run_whose_client_has_gone<C: Shopping>() {
+    let database = C::database();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let shop = shop::<C, _>(policy(), &database, move |run| {
+        let held = held.clone();
+        async move {
+            held.passed().await;
+            numbered(run).await
+        }
+    })
+    .await;
+    let mut client = tokio::net::TcpStream::connect(shop.address).await.expect("connects");
+    let body = r#"{"item":"pen","cents":5}"#;
+    let request = format!(
+        "POST /orders HTTP/1.1\r\nhost: shop\r\nidempotency-key: \"k\"\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    client.write_all(request.as_bytes()).await.expect("sends");
+    gate.entered().await;
+    drop(client);
+    gate.open();
+    let conn = &mut C::connection(&database);
+    let completed = "inbox_requests WHERE state = 'completed'";
+    eventually("the run is completed", async || C::count(conn, completed) == 1).await;
+    let again = shop.order("\"k\"", 5).await;
+    assert_eq!((&*again.body, again.is_replayed()), ("run 1", true));
+}
+
+async fn the_layer_stores_nothing_of_safe_methods_or_without_a_key<C: Shopping>() {
+    let database = C::database();
+    let shop = shop::<C, _>(policy(), &database, numbered).await;
+    let key = [("idempotency-key", "\"k\"")];
+    for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+        assert_eq!(shop.send(method, "/orders", &key, "").await.status, 201);
+    }
+    assert_eq!(shop.send(Method::PUT, "/orders", &[], "any").await.status, 201);
+    shop.send(Method::POST, "/orders", &[], "any").await.expect_problem(400, "missing-key");
+    assert_eq!(C::count(&mut C::connection(&database), "inbox_requests"), 0);
+}

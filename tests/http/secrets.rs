@@ -1,0 +1,160 @@
+//! What must not be seen: other people's replies, and keys in clear.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use axum::http::{Method, StatusCode};
+use inbox::http::{Failed, Reply, Seal};
+use support::http::{JSON, Order, Server, Shopping, place, policy};
+use support::recorded::Recorded;
+use tracing_subscriber::fmt::MakeWriter;
+
+super::on_both!(
+    t28_whoever_is_turned_away_before_the_key_is_looked_at_gets_no_stored_reply,
+    t34_a_key_is_nowhere_in_clear_and_its_characters_do_nothing,
+    a_sealed_reply_is_unreadable_in_the_database_and_whole_for_the_client,
+);
+
+const PEN: &str = r#"{"item":"pen","cents":5}"#;
+
+async fn t28_whoever_is_turned_away_before_the_key_is_looked_at_gets_no_stored_reply<
+    C: Shopping,
+>() {
+    let database = C::database();
+    let shop = Server::start(policy(), C::pool(&database), place::<C>).await;
+    for (user, status) in [("revoked", 401), ("forbidden", 403), ("limited", 429)] {
+        let headers = [("idempotency-key", "\"k\""), JSON, ("x-user", user)];
+        let answer = shop.send(Method::POST, "/orders", &headers, PEN).await;
+        assert_eq!((answer.status, answer.is_replayed()), (status, false));
+    }
+    let conn = &mut C::connection(&database);
+    assert_eq!(C::count(conn, "inbox_operations"), 0);
+    let first = shop.order("\"k\"", 5).await;
+    assert_eq!((first.status, first.is_replayed()), (201, false), "nothing was kept of them");
+    let headers = [("idempotency-key", "\"k\""), JSON, ("x-user", "revoked")];
+    let answer = shop.send(Method::POST, "/orders", &headers, PEN).await;
+    assert_eq!((answer.status, &*answer.body), (401, ""));
+    assert_eq!(answer.header("location"), "");
+}
+
+/// Everything that is logged in this process.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    /// One for the process: tests share it where they share that.
+    fn install() -> Self {
+        static LOG: std::sync::OnceLock<Log> = std::sync::OnceLock::new();
+        let install = || {
+            let log = Self::default();
+            tracing_subscriber::fmt()
+                .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+                .with_writer(log.clone())
+                .with_ansi(false)
+                .init();
+            log
+        };
+        LOG.get_or_init(install).clone()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("no panic")).into_owned()
+    }
+}
+
+async fn t34_a_key_is_nowhere_in_clear_and_its_characters_do_nothing<C: Shopping>() {
+    const KEY: &str = "canary-4711'; DROP TABLE inbox_operations; -- %s $1 ?";
+    let (log, recorded) = (Log::install(), Recorded::install());
+    let database = C::database();
+    let shop = Server::start(policy(), C::pool(&database), |tx: &mut C, order: &Order| {
+        if order.item == "trouble" {
+            C::execute(tx, "SELECT * FROM nowhere")?;
+        }
+        place(tx, order)
+    })
+    .await;
+    let header = format!("\"{KEY}\"");
+    let trouble = r#"{"item":"trouble","cents":5}"#;
+    let mut shown = format!("{:?}", shop.post("/orders", &header, trouble).await);
+    for (cents, status) in [(5, 201), (5, 201), (6, 422)] {
+        let answer = shop.order(&header, cents).await;
+        assert_eq!(answer.status, status);
+        shown += &format!("{answer:?}");
+    }
+    let conn = &mut C::connection(&database);
+    let everything = if C::NAME == "postgres" {
+        "inbox_operations AS o WHERE o::text LIKE '%canary-4711%'"
+    } else {
+        "inbox_operations WHERE concat(consumer, scope, operation, result, message_id) LIKE '%canary-4711%'"
+    };
+    assert_eq!(C::count(conn, "inbox_operations"), 1);
+    assert_eq!(C::count(conn, everything), 0);
+    let log = log.text();
+    assert!(log.contains("the request failed"), "the failure is logged:\n{log}");
+    for (place, text) in [
+        ("log", &log),
+        ("answers", &shown),
+        ("metrics", &recorded.series("counterfoil_").join("\n")),
+    ] {
+        // The client's own request is logged by nobody here, the test's client included.
+        let found: Vec<&str> = text.lines().filter(|line| line.contains("canary-4711")).collect();
+        assert!(found.is_empty(), "{place}: {found:?}");
+    }
+}
+
+#[derive(Debug)]
+struct Backwards;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+impl Seal for Backwards {
+    fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, Cause> {
+        Ok(context.bytes().chain(plain.iter().rev().copied()).collect())
+    }
+
+    fn open(&self, context: &str, sealed: &[u8]) -> Result<Vec<u8>, Cause> {
+        let text = sealed.strip_prefix(context.as_bytes()).ok_or("of another row")?;
+        Ok(text.iter().rev().copied().collect())
+    }
+}
+
+async fn a_sealed_reply_is_unreadable_in_the_database_and_whole_for_the_client<C: Shopping>() {
+    let database = C::database();
+    let mut sealing = policy();
+    sealing.seal = Some(Arc::new(Backwards));
+    let mut without = sealing.clone();
+    without.seal = None;
+    let handler = |tx: &mut C, order: &Order| -> Result<Reply, Failed> {
+        place(tx, order)?;
+        Ok(Reply::new(StatusCode::OK).with_body("card 4242"))
+    };
+    let shop = Server::start(sealing, C::pool(&database), handler).await;
+    assert_eq!(shop.order("\"k\"", 5).await.body, "card 4242");
+    let again = shop.order("\"k\"", 5).await;
+    assert_eq!((again.is_replayed(), &*again.body), (true, "card 4242"));
+    let conn = &mut C::connection(&database);
+    assert_eq!(C::count(conn, "inbox_operations WHERE result LIKE '{\"sealed\":%'"), 1);
+    assert_eq!(C::count(conn, "inbox_operations WHERE result LIKE '%4242%'"), 0);
+    // A node that has lost the means to read it runs nothing in its place.
+    let shop = Server::start(without, C::pool(&database), handler).await;
+    shop.order("\"k\"", 5).await.expect_problem(409, "reply-not-kept");
+    assert_eq!(shop.runs(), 0);
+}
