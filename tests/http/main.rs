@@ -14,6 +14,7 @@ mod contents;
 mod cut;
 mod expiry;
 mod failing;
+mod figures;
 mod keys;
 mod killed;
 mod layered;

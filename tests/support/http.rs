@@ -294,13 +294,7 @@ pub async fn try_send(
 /// Who asks, by headers that only a test would trust. `x-user` is `revoked`, `forbidden`, `limited` or
 /// `nobody` for those that a service turns away, or forgets to name.
 pub async fn authenticated(mut request: Request, next: Next) -> Response {
-    let named = |name: &str, default: &str| {
-        request
-            .headers()
-            .get(name)
-            .map_or(default.to_owned(), |value| value.to_str().unwrap_or_default().to_owned())
-    };
-    let (tenant, user) = (named("x-tenant", "t"), named("x-user", "u"));
+    let (tenant, user) = (named(&request, "x-tenant", "t"), named(&request, "x-user", "u"));
     match &*user {
         "revoked" => return StatusCode::UNAUTHORIZED.into_response(),
         "forbidden" => return StatusCode::FORBIDDEN.into_response(),
@@ -311,4 +305,9 @@ pub async fn authenticated(mut request: Request, next: Next) -> Response {
         }
     }
     next.run(request).await
+}
+
+fn named(request: &Request, name: &str, default: &str) -> String {
+    let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or(default).to_owned()
 }

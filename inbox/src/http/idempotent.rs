@@ -144,7 +144,11 @@ where
                 }
             };
             match undone.class() {
-                Some(Class::Contention) if repeats < shared.policy.transaction_retries => {
+                // Nothing was committed, so a lost connection is as good a reason: of a pool whose server was
+                // restarted each one fails once.
+                Some(Class::Contention | Class::Unavailable)
+                    if repeats < shared.policy.transaction_retries =>
+                {
                     repeats += 1;
                     shared.telemetry.transactions_repeated.increment(1);
                     before_repeating(repeats).await;

@@ -73,7 +73,8 @@ pub struct Policy {
     /// Longest wait for one run of a transaction; over it 503, and a repeat finds out. Default 60 s. At
     /// least the database's `statement_timeout`.
     pub deadline: Duration,
-    /// Repetitions of a whole transaction that lost against another one, before 503. Default 5.
+    /// Repetitions of a whole transaction that lost against another one, or its connection before COMMIT,
+    /// before 503. Default 5.
     pub transaction_retries: u32,
     /// How long a run outside a transaction is left alone after its owner was last heard of. Default 30 s.
     /// It is renewed three times in that time, so it bounds no handler. Layer only.

@@ -6,7 +6,7 @@ use super::RequestEnding;
 
 /// Requests by how they ended; label `ending`, see [`RequestEnding::as_str`].
 pub const REQUESTS: &str = "counterfoil_http_requests_total";
-/// Whole transactions repeated over contention.
+/// Whole transactions repeated over contention, or because their connection was lost before COMMIT.
 pub const TRANSACTIONS_REPEATED: &str = "counterfoil_http_transactions_repeated_total";
 /// Requests that waited for an earlier one of their key.
 pub const WAITS: &str = "counterfoil_http_waits_total";
