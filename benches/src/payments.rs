@@ -49,7 +49,9 @@ impl Event for Paid {
 }
 
 impl Paid {
-    fn numbered(number: u64) -> Self {
+    /// The payment with a number.
+    #[must_use]
+    pub fn numbered(number: u64) -> Self {
         // A provider's ids come in no order, so neither do the keys: in an index they land anywhere.
         let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {

@@ -30,7 +30,10 @@ fn every_series_and_every_ending_is_documented_and_there_from_the_start() {
     let policy = policy();
     let name = policy.name.clone();
     let front = Idempotency::new(policy, SqliteConnection::pool(&database)).expect("a good policy");
-    let rows = || section().lines().filter(|line| line.starts_with("| `"));
+    let rows = || {
+        let rows = section().lines().filter(|line| line.starts_with("| `"));
+        rows.filter(|row| !row.starts_with("| `ending` | Meaning"))
+    };
     let series = recorded.series("counterfoil_http_");
     let of_policy = format!("policy={name}");
     let exported: BTreeSet<String> = series

@@ -51,7 +51,11 @@ const END: &str = "UPDATE inbox_requests SET lease_until = ";
 
 /// Lets the lease end.
 fn end_lease<C: Shopping>(conn: &mut C) {
-    let past = if C::NAME == "postgres" { "now() - interval '1 second'" } else { "1" };
+    let past = if C::NAME == "postgres" {
+        "now() - interval '1 second'"
+    } else {
+        "(unixepoch() - 2) * 1000000"
+    };
     assert_eq!(C::execute(conn, &format!("{END}{past}")), Ok(1));
 }
 

@@ -10,7 +10,7 @@ use super::Reply;
 #[non_exhaustive]
 pub enum Failed {
     /// With this answer, which is not kept: a repeat runs the handler again.
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// With 500. What it says goes to the log and not to the client.
     Error(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -19,7 +19,7 @@ impl Failed {
     /// Rolls back with an answer of the handler's own.
     #[must_use]
     pub fn reply(reply: Reply) -> Self {
-        Self::Reply(reply)
+        Self::Reply(Box::new(reply))
     }
 }
 

@@ -80,18 +80,15 @@ impl<C: HttpConnection> Idempotency<C> {
 
 impl<C: HttpConnection> Shared<C> {
     /// Everything that can be refused before anything is stored.
-    pub(crate) async fn admit(&self, request: Request) -> Result<(Parts, Admitted), Response> {
+    pub(crate) async fn admit(&self, request: Request) -> Result<(Parts, Admitted), Box<Response>> {
         let (parts, rest) = request.into_parts();
-        let key = match self.key(&parts) {
-            Ok(key) => key,
-            Err(response) => return Err(response),
-        };
+        let key = self.key(&parts)?;
         let admitted = self.admit_under(&parts, key, rest).await?;
         Ok((parts, admitted))
     }
 
     /// The request's key.
-    pub(crate) fn key(&self, parts: &Parts) -> Result<Option<String>, Response> {
+    pub(crate) fn key(&self, parts: &Parts) -> Result<Option<String>, Box<Response>> {
         key::key_of(&parts.method, &parts.headers, &self.policy)
             .map_err(|problem| self.refused(problem))
     }
@@ -102,7 +99,7 @@ impl<C: HttpConnection> Shared<C> {
         parts: &Parts,
         key: Option<String>,
         rest: Body,
-    ) -> Result<Admitted, Response> {
+    ) -> Result<Admitted, Box<Response>> {
         let caller = parts.extensions.get::<Caller>();
         if key.is_some() && caller.is_none() && !self.policy.shared_scope {
             return Err(self.misconfigured(
@@ -120,14 +117,14 @@ impl<C: HttpConnection> Shared<C> {
         Ok(Admitted { identity: Some(identity), body })
     }
 
-    pub(crate) fn misconfigured(&self, remedy: &str) -> Response {
+    pub(crate) fn misconfigured(&self, remedy: &str) -> Box<Response> {
         tracing::error!(policy = self.policy.name, reason = remedy, "cannot handle requests");
         self.end(RequestEnding::Misconfigured);
-        Problem::Failed.reply(&self.policy).into_response()
+        Box::new(self.problem(Problem::Failed).into_response())
     }
 
     /// The answer to a request that was not looked up.
-    pub(crate) fn refused(&self, problem: Problem) -> Response {
+    pub(crate) fn refused(&self, problem: Problem) -> Box<Response> {
         let ending = match problem {
             Problem::MissingKey => RequestEnding::MissingKey,
             Problem::BadKey(_) => RequestEnding::BadKey,
@@ -141,7 +138,7 @@ impl<C: HttpConnection> Shared<C> {
             Problem::Unknown => RequestEnding::Unknown,
         };
         self.end(ending);
-        self.problem(problem).into_response()
+        Box::new(self.problem(problem).into_response())
     }
 
     pub(crate) fn problem(&self, problem: Problem) -> Reply {

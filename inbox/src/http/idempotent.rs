@@ -43,15 +43,15 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         let front = request.extensions().get::<Idempotency<C>>().cloned();
         let shared = front.unwrap_or_else(|| Idempotency::from_ref(state)).shared;
-        let (parts, admitted) = shared.admit(request).await?;
+        let (parts, admitted) = shared.admit(request).await.map_err(|response| *response)?;
         let empty = admitted.body.is_empty();
         if !empty && !is_json(&parts) {
-            return Err(shared.refused(Problem::UnsupportedMediaType));
+            return Err(*shared.refused(Problem::UnsupportedMediaType));
         }
         let bytes = if empty { &b"null"[..] } else { &admitted.body };
         match serde_json::from_slice(bytes) {
             Ok(body) => Ok(Self { shared, identity: admitted.identity, body: Arc::new(body) }),
-            Err(_) => Err(shared.refused(Problem::BadBody)),
+            Err(_) => Err(*shared.refused(Problem::BadBody)),
         }
     }
 }
@@ -162,7 +162,7 @@ where
             }
             let policy = &shared.policy.name;
             return match undone {
-                Undone::Refused(reply) => (RequestEnding::Refused, reply),
+                Undone::Refused(reply) => (RequestEnding::Refused, *reply),
                 Undone::Unknown(_) => {
                     tracing::error!(policy, key, reason = %undone, "outcome unknown");
                     problem(RequestEnding::Unknown, Problem::Unknown)

@@ -43,14 +43,14 @@ where
             return inner.call(Request::from_parts(parts, rest)).await;
         }
         Ok(key) => key,
-        Err(response) => return Ok(response),
+        Err(response) => return Ok(*response),
     };
     let admitted = match shared.admit_under(&parts, key, rest).await {
         Ok(admitted) => admitted,
-        Err(response) => return Ok(response),
+        Err(response) => return Ok(*response),
     };
     let Some(identity) = admitted.identity.map(Arc::new) else {
-        return Ok(shared.misconfigured("a key was lost"));
+        return Ok(*shared.misconfigured("a key was lost"));
     };
     let since = Instant::now();
     let mut request = Some(Request::from_parts(parts, Body::from(admitted.body)));

@@ -33,7 +33,7 @@ pub(crate) enum Done {
 #[derive(Debug)]
 pub(crate) enum Undone {
     /// The handler answered, and nothing is to be kept.
-    Refused(Reply),
+    Refused(Box<Reply>),
     /// The handler failed.
     Handler(Cause),
     /// The reply could not be written for storing.
@@ -155,7 +155,7 @@ impl<C: HttpConnection> Shared<C> {
         }
         let reply = work(tx)?;
         if self.policy.keeps(reply.status) == Keep::Free {
-            return Err(Undone::Refused(reply));
+            return Err(Undone::Refused(Box::new(reply)));
         }
         self.keep(tx, identity, &reply)?;
         Ok(Done::First(reply))
@@ -170,7 +170,7 @@ impl<C: HttpConnection> Shared<C> {
     ) -> Result<Done, Undone> {
         let reply = work(tx)?;
         if self.policy.keeps(reply.status) == Keep::Free {
-            return Err(Undone::Refused(reply));
+            return Err(Undone::Refused(Box::new(reply)));
         }
         C::Backend::still_good(tx)?;
         Ok(Done::Unkeyed(reply))
