@@ -161,8 +161,8 @@ async fn a_consumer_keeps_its_effects_and_an_operator_decides_about_them() {
         .await
         .expect("logs in");
     let effects = Effects::new(db.clone(), BILLING, &operation("o1"));
-    let number = effects.once("known", async |_| Ok(7)).await.expect("performed");
-    assert_eq!(effects.once("known", async |_| Ok(8)).await.expect("stored"), number);
+    let known = effects.once("known", async |_| Ok(7)).await.expect("performed");
+    assert_eq!(effects.once("known", async |_| Ok(8)).await.expect("stored"), known);
     effects.once(CHARGE, async |_| Err::<u32, _>(lost())).await.expect_err("unknown");
     effects
         .effect("asked")
@@ -175,10 +175,12 @@ async fn a_consumer_keeps_its_effects_and_an_operator_decides_about_them() {
     let reconciler = Reconciler::new(db.clone(), BILLING, Default::default());
     let reconciler = reconciler.ask_any(async |_| Ok(Answer::Done(5)));
     assert_eq!(reconciler.round().await.expect("asks").done, 1);
+    let rows = support::effects::all(&mut owner);
+    let number = rows.iter().find(|row| row.effect == CHARGE).expect("stored").id.to_string();
     let env = [("RELAY_DATABASE_URL", &roles.admin[..])];
     for (args, said) in [
         (&["effects", "list", "--in-review"][..], CHARGE),
-        (&["effects", "decide", "2", "done", "--result", "5", "--reason", "r"], "is done"),
+        (&["effects", "decide", &number, "done", "--result", "5", "--reason", "r"], "is done"),
         (&["effects", "counts"], "asked"),
         (&["effects", "reconcile", "--consumer", "billing"], "billing"),
         (&["audit"], "effect.done"),
