@@ -143,8 +143,7 @@ impl Scene {
         &self,
     ) -> std::collections::BTreeMap<String, support::provider::Account> {
         // What a killed process was retrying waits for the end of its lease, a minute, unless an operator says so.
-        let mut which = inbox::admin::Selection::default();
-        which.limit = u32::MAX;
+        let which = inbox::admin::Selection { limit: u32::MAX, ..Default::default() };
         let order = inbox::admin::Order::new("anna@desk", "its process was killed");
         inbox::admin::retry_all(&mut self.database.pg(), &which, &order).expect("makes them due");
         support::eventually("every charge is booked", async || self.booked() >= CHARGES).await;
