@@ -96,7 +96,10 @@ mod tests {
             named_operation: None,
         };
         let stale = Stale::default();
-        let db = db::Db::<diesel::SqliteConnection>::open(":memory:", db::Settings::default());
+        // Nobody asks for effects here; there has to be a ledger of them all the same.
+        let file = std::env::temp_dir().join(format!("decided-{}.db", uuid::Uuid::now_v7()));
+        let url = file.display().to_string();
+        let db = db::Db::<diesel::SqliteConnection>::open(&url, db::Settings::default());
         let db = db.expect("opens");
         let context = Context {
             consumer: Consumer("porter"),
@@ -112,7 +115,11 @@ mod tests {
                 Default::default(),
             )),
         };
-        (check(&context), stale.get())
+        let checked = (check(&context), stale.get());
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{url}{end}"));
+        }
+        checked
     }
 
     #[test]
