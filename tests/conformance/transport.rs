@@ -2,6 +2,7 @@
 
 pub(crate) mod consuming;
 pub(crate) mod publishing;
+pub(crate) mod sharing;
 pub(crate) mod topology;
 
 use support::broker::{Broker, Corner};
@@ -37,10 +38,10 @@ macro_rules! conformance {
             consuming: a_dropped_subscription_gives_back_what_it_held,
             consuming: a_requeued_delivery_comes_again_marked,
             consuming: one_answer_covers_all_that_came_before,
-            consuming: prefetch_bounds_what_a_consumer_holds,
-            consuming: what_waits_is_counted_after_what_was_sent,
-            consuming: competing_consumers_share_a_queue,
-            consuming: of_several_consumers_one_is_active_where_told_so,
+            sharing: prefetch_bounds_what_a_consumer_holds,
+            sharing: what_waits_is_counted_after_what_was_sent,
+            sharing: competing_consumers_share_a_queue,
+            sharing: of_several_consumers_one_is_active_where_told_so,
             consuming: a_receive_given_up_loses_nothing,
             consuming: an_answer_after_the_subscription_is_an_error,
             consuming: a_deleted_queue_ends_its_subscription,

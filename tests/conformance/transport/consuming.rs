@@ -1,7 +1,6 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use message::{Message, name};
 use support::broker::{Broker, Corner, drain, message, operation};
 use transport::{
@@ -10,17 +9,17 @@ use transport::{
 
 use super::Harness;
 
-async fn publish(corner: &Corner<impl Broker>, batch: &[Message]) {
+pub(super) async fn publish(corner: &Corner<impl Broker>, batch: &[Message]) {
     let mut lane = corner.broker.open_lane().await.expect("a lane");
     let verdicts = lane.publish(batch).await.expect("settled");
     assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Confirmed), "{verdicts:?}");
 }
 
-fn numbered(exchange: &str, count: usize) -> Vec<Message> {
+pub(super) fn numbered(exchange: &str, count: usize) -> Vec<Message> {
     (0..count).map(|i| message(exchange, "ok", i)).collect()
 }
 
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+pub(super) fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|i| i.to_string()).collect()
 }
 
@@ -168,93 +167,6 @@ pub(crate) async fn a_requeued_delivery_comes_again_marked(harness: &impl Harnes
     corner.clean().await;
 }
 
-pub(crate) async fn prefetch_bounds_what_a_consumer_holds(harness: &impl Harness) {
-    let corner = harness.corner();
-    let (exchange, queue) = corner.pair().await;
-    publish(&corner, &numbered(&exchange, 5)).await;
-    let mut small = corner.broker.subscribe(&queue, 2).await.expect("subscribed");
-    // 0 would be unlimited to RabbitMQ and is taken as 1.
-    let mut smallest = corner.broker.subscribe(&queue, 0).await.expect("subscribed");
-    let held = [
-        small.receive().await.expect("a delivery"),
-        small.receive().await.expect("a delivery"),
-        smallest.receive().await.expect("a delivery"),
-    ];
-    // Two messages are left, and not one is for those who hold their share.
-    for full in [&mut small, &mut smallest] {
-        tokio::select! {
-            biased;
-            beyond = full.receive() => panic!("beyond the prefetch: {beyond:?}"),
-            () = std::future::ready(()) => {}
-        }
-    }
-    // Whoever comes later gets exactly the rest: nobody holds more than the prefetch.
-    let mut rest = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
-    let mut all = drain(&mut *rest, 2).await;
-    all.extend(held.iter().map(operation));
-    all.sort();
-    assert_eq!(all, numbers(0..5));
-    // An answer makes room for one more.
-    publish(&corner, &[message(&exchange, "ok", "next")]).await;
-    drop(rest);
-    let [first, ..] = held;
-    first.acker.ack().await.expect("acknowledged");
-    assert_eq!(drain(&mut *small, 1).await, ["next"]);
-    drop((small, smallest));
-    corner.clean().await;
-}
-
-pub(crate) async fn competing_consumers_share_a_queue(harness: &impl Harness) {
-    let corner = harness.corner();
-    let (exchange, queue) = corner.pair().await;
-    let mut consumers = Vec::new();
-    for _ in 0..3 {
-        consumers.push(corner.broker.subscribe(&queue, 1).await.expect("subscribed"));
-    }
-    publish(&corner, &numbered(&exchange, 3)).await;
-    // Each holds its one delivery until all have one, so none can have taken two.
-    let mut held = Vec::new();
-    for consumer in &mut consumers {
-        held.push(consumer.receive().await.expect("a delivery"));
-    }
-    let mut operations: Vec<_> = held.iter().map(operation).collect();
-    operations.sort();
-    assert_eq!(operations, numbers(0..3));
-    drop(consumers);
-    corner.clean().await;
-}
-
-pub(crate) async fn of_several_consumers_one_is_active_where_told_so(harness: &impl Harness) {
-    let corner = harness.corner();
-    let exchange = corner.exchange("exchange", ExchangeKind::Direct).await;
-    let queue = corner.queue_with("queue", |queue| queue.single_active_consumer = true).await;
-    corner.bind(&exchange, &queue, "ok").await;
-    let mut first = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
-    let mut second = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
-    publish(&corner, &numbered(&exchange, 6)).await;
-    let mut held = Vec::new();
-    for number in numbers(0..6) {
-        let delivery = tokio::select! {
-            delivery = first.receive() => delivery.expect("a delivery"),
-            _ = second.receive() => panic!("it is not its turn"),
-        };
-        assert_eq!(operation(&delivery), number);
-        held.push(delivery);
-    }
-    for delivery in held.drain(..2) {
-        delivery.acker.ack().await.expect("acknowledged");
-    }
-    drop(first);
-    assert_eq!(drain(&mut *second, 4).await, numbers(2..6));
-
-    let mut third = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
-    let waiting = tokio::spawn(async move { drain(&mut *third, 1).await });
-    publish(&corner, &numbered(&exchange, 1)).await;
-    drop((held, second));
-    assert_eq!(waiting.await.expect("no panic"), numbers(0..1));
-    corner.clean().await;
-}
-
 pub(crate) async fn a_receive_given_up_loses_nothing(harness: &impl Harness) {
     let corner = harness.corner();
     let (exchange, queue) = corner.pair().await;
@@ -339,30 +251,5 @@ pub(crate) async fn a_missing_queue_cannot_be_subscribed(harness: &impl Harness)
             "{refused:?}"
         );
     }
-    corner.clean().await;
-}
-
-pub(crate) async fn what_waits_is_counted_after_what_was_sent(harness: &impl Harness) {
-    let corner = harness.corner();
-    let (exchange, queue) = corner.pair().await;
-    let mut subscription = corner.broker.subscribe(&queue, 3).await.expect("subscribed");
-    assert_eq!(subscription.waiting().await.expect("counted"), 0);
-    // Often, for what it is about is a race.
-    for _ in 0..20 {
-        publish(&corner, &numbered(&exchange, 3)).await;
-        // As many as may be sent: once they are, nothing is ready, and all are there at once.
-        let mut seen = 0;
-        while seen < 3 {
-            let waiting = subscription.waiting().await.expect("counted");
-            let before = seen;
-            while let Some(delivery) = subscription.receive().now_or_never() {
-                delivery.expect("a delivery").acker.ack().await.expect("acknowledged");
-                seen += 1;
-            }
-            assert!(waiting > 0 || seen == 3 || seen > before, "an empty queue that was none");
-        }
-    }
-    assert_eq!(subscription.waiting().await.expect("counted"), 0);
-    drop(subscription);
     corner.clean().await;
 }
