@@ -71,7 +71,7 @@ impl<C: InboxConnection> Engine<C> {
     ) -> Self {
         Self {
             telemetry: Telemetry::new(&consumer),
-            effects: Arc::new(Shared::new(db.clone(), &consumer, settings.effects.clone())),
+            effects: Arc::new(Shared::new(db.clone(), &consumer, settings.effects())),
             consumer,
             db,
             settings,

@@ -127,6 +127,13 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Those of effects as they hold in an inbox: a handler must not be given up before its call is.
+    pub(crate) fn effects(&self) -> effect::Settings {
+        let mut effects = self.effects.clone();
+        effects.deadline = effects.deadline.min(self.handler_deadline / 2);
+        effects
+    }
+
     pub(crate) fn check(&self, database: &db::Settings) -> Result<(), BuildError> {
         let pool_size = database.pool_size;
         let bad =
@@ -189,7 +196,7 @@ impl Settings {
             let setting = if self.crash_limit == 0 { "crash_limit" } else { "retry_poll" };
             return bad(setting, "0".to_owned(), "set at least 1, a millisecond for the poll");
         }
-        self.effects.check(self.handler_deadline)?;
+        self.effects.check()?;
         // A hung handler would hold its operation for longer than anybody waits for it.
         for (limit, value) in [
             ("statement_timeout", database.statement_timeout),
@@ -247,6 +254,14 @@ mod tests {
     }
 
     #[test]
+    fn a_call_has_half_of_its_handler_s_time_at_most() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.effects().deadline, Duration::from_secs(30));
+        settings.handler_deadline = Duration::from_secs(1);
+        assert_eq!(settings.effects().deadline, Duration::from_millis(500));
+    }
+
+    #[test]
     fn settings_that_cannot_work_are_refused_by_name() {
         type Spoil = fn(&mut Settings);
         let cases: [(Spoil, &str); 13] = [
@@ -261,7 +276,7 @@ mod tests {
             (|s| s.handler_deadline = Duration::ZERO, "handler_deadline is 0"),
             (|s| s.crash_limit = 0, "crash_limit is 0"),
             (|s| s.retry_poll = Duration::ZERO, "retry_poll is 0"),
-            (|s| s.effects.deadline = Duration::from_secs(60), "effects.deadline is 60s"),
+            (|s| s.effects.deadline = Duration::ZERO, "effects.deadline is 0"),
             (
                 |s| s.handler_deadline = Duration::from_secs(59),
                 "statement_timeout of the database is 60s",

@@ -8,9 +8,9 @@ use crate::backoff::Backoff;
 #[non_exhaustive]
 pub struct Settings {
     /// Longest call; what has not answered by then is unknown. Default 30 s. It counts from before the intent is
-    /// committed, by this machine's monotonic clock. In an inbox keep all effects of one `prepare` together below
-    /// [`handler_deadline`](crate::Settings::handler_deadline). An effect can have its own
-    /// ([`Effect::deadline`](super::Effect::deadline)).
+    /// committed, by this machine's monotonic clock. In an inbox never more than half of
+    /// [`handler_deadline`](crate::Settings::handler_deadline), whatever is set: keep all effects of one `prepare`
+    /// together below that. An effect can have its own ([`Effect::deadline`](super::Effect::deadline)).
     pub deadline: Duration,
     /// How long after its deadline a call may still take effect: a request that was sent, and lies in a buffer or
     /// in the provider's queue. Nobody calls again or asks before. Default 10 s. Raise it to what the provider says
@@ -51,7 +51,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    pub(crate) fn check(&self, handler_deadline: Duration) -> Result<(), BuildError> {
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
         let bad =
             |setting, value: String, remedy| Err(BuildError::BadSetting { setting, value, remedy });
         for (setting, value, remedy) in [
@@ -89,11 +89,6 @@ impl Settings {
             let remedy = "it is above effects.ask_pause_max; lower it or raise that";
             return bad("effects.ask_pause", format!("{:?}", self.ask_pause), remedy);
         }
-        if self.deadline >= handler_deadline {
-            let remedy =
-                "the handler would be given up before its call is; set less than handler_deadline";
-            return bad("effects.deadline", format!("{:?}", self.deadline), remedy);
-        }
         Ok(())
     }
 
@@ -109,9 +104,8 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_are_refused_by_name() {
         type Spoil = fn(&mut Settings);
-        let cases: [(Spoil, &str); 8] = [
+        let cases: [(Spoil, &str); 7] = [
             (|s| s.deadline = Duration::ZERO, "effects.deadline is 0"),
-            (|s| s.deadline = Duration::from_secs(60), "effects.deadline is 60s"),
             (|s| s.ask_pause = Duration::ZERO, "effects.ask_pause is 0"),
             (|s| s.ask_pause = Duration::from_secs(601), "effects.ask_pause is 601s"),
             (|s| s.ask_deadline = Duration::ZERO, "effects.ask_deadline is 0"),
@@ -119,12 +113,11 @@ mod tests {
             (|s| s.asks = 0, "effects.asks is 0"),
             (|s| s.batch = 0, "effects.batch is 0"),
         ];
-        let minute = Duration::from_secs(60);
-        assert_eq!(Settings::default().check(minute), Ok(()));
+        assert_eq!(Settings::default().check(), Ok(()));
         for (spoil, text) in cases {
             let mut settings = Settings::default();
             spoil(&mut settings);
-            let error = settings.check(minute).expect_err(text).to_string();
+            let error = settings.check().expect_err(text).to_string();
             assert!(error.starts_with(text), "{error}");
         }
     }
