@@ -15,3 +15,4 @@ mod parked_commands;
 mod rebase_as_the_admin;
 mod replay_commands;
 mod the_order_machine_tells_its_story;
+mod the_shop_keeps_its_books;
