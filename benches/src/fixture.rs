@@ -171,7 +171,7 @@ impl Fixture {
                     gen_random_uuid()::text, NULL, now() - n * interval '1 millisecond', now()
              FROM generate_series(1, {count}) n;
              ALTER TABLE inbox_operations ADD PRIMARY KEY (consumer, scope, operation);
-             CREATE INDEX inbox_operations_age ON inbox_operations ((consumer || ''), applied_at)"
+             CREATE INDEX inbox_operations_age ON inbox_operations (consumer COLLATE \"C\", applied_at)"
         ))?;
         self.execute("VACUUM ANALYZE inbox_operations")?;
         self.execute("CHECKPOINT")

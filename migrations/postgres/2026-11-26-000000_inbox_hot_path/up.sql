@@ -9,11 +9,11 @@ ALTER TABLE inbox_operations
     DROP CONSTRAINT inbox_operations_fingerprint_size,
     DROP CONSTRAINT inbox_operations_verdict;
 
--- By an expression that only retention uses. Under the plain column the planner took this index for looking up a
--- single operation of a table without statistics (it is the smaller one), walked all operations of the
+-- Under a collation that only retention asks for. Under the column's own the planner took this index for looking
+-- up a single operation of a table without statistics (it is the smaller one), walked all operations of the
 -- consumer for each message, and kept to it until the first ANALYZE.
 DROP INDEX inbox_operations_age;
-CREATE INDEX inbox_operations_age ON inbox_operations ((consumer || ''), applied_at);
+CREATE INDEX inbox_operations_age ON inbox_operations (consumer COLLATE "C", applied_at);
 
 INSERT INTO counterfoil_schema (version, name, compatible_from)
 VALUES ('20261126000000', 'inbox_hot_path', '20261101000001');

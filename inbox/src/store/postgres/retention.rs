@@ -11,7 +11,7 @@ use crate::store::statement::{Bind, Statement};
 /// be applied again. One that a duplicate has locked is passed over: neither may wait for
 /// the other.
 ///
-/// `consumer || ''` is what the index is on, see the migration that made it.
+/// The collation is the index's, see the migration that made it.
 /// `statement_timestamp()`, not `clock_timestamp()`: a volatile bound would make the index useless.
 pub(crate) fn delete_operations<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
@@ -22,7 +22,7 @@ pub(crate) fn delete_operations<C: LoadConnection<Backend = Pg>>(
     Statement::<3>::new(
         "DELETE FROM inbox_operations WHERE ctid = ANY (ARRAY(
              SELECT ctid FROM inbox_operations AS o
-             WHERE consumer || '' = ? AND applied_at < statement_timestamp() - ? * interval '1 microsecond'
+             WHERE consumer COLLATE \"C\" = ? AND applied_at < statement_timestamp() - ? * interval '1 microsecond'
              AND NOT EXISTS (SELECT 1 FROM inbox_parked AS p
                              WHERE p.consumer = o.consumer AND p.scope = o.scope AND p.operation = o.operation)
              ORDER BY applied_at LIMIT ? FOR UPDATE OF o SKIP LOCKED))",
@@ -45,14 +45,14 @@ pub(crate) fn drop_results<C: LoadConnection<Backend = Pg>>(
     let (dropped, looked_at, last) = Statement::<5, Columns>::new(
         "WITH batch AS MATERIALIZED (
              SELECT applied_at FROM inbox_operations
-             WHERE consumer || '' = ? AND applied_at > to_timestamp(0) + ? * interval '1 microsecond'
+             WHERE consumer COLLATE \"C\" = ? AND applied_at > to_timestamp(0) + ? * interval '1 microsecond'
                AND applied_at < statement_timestamp() - ? * interval '1 microsecond'
              ORDER BY applied_at LIMIT ?
          ), until AS MATERIALIZED (
              SELECT min(applied_at) AS first, max(applied_at) AS last, count(*) AS looked_at FROM batch
          ), dropped AS (
              UPDATE inbox_operations SET result = NULL, result_dropped_at = clock_timestamp()
-             WHERE consumer || '' = ? AND applied_at >= (SELECT first FROM until) AND applied_at <= (SELECT last FROM until)
+             WHERE consumer COLLATE \"C\" = ? AND applied_at >= (SELECT first FROM until) AND applied_at <= (SELECT last FROM until)
                AND result IS NOT NULL
              RETURNING 1
          )
