@@ -1,5 +1,4 @@
 use std::fmt;
-use std::fmt::Write as _;
 use std::str::FromStr;
 
 use serde_json::Value;
@@ -24,9 +23,9 @@ impl Fingerprint {
     /// The fingerprint of a JSON value without the named top-level fields.
     #[must_use]
     pub fn of_json(value: &Value, excludes: &[&str]) -> Self {
-        let mut canonical = String::new();
+        let mut canonical = Vec::new();
         write_canonical(&mut canonical, value, excludes);
-        Self::of_bytes(canonical.as_bytes())
+        Self::of_bytes(&canonical)
     }
 
     /// The fingerprint of a payload: of its canonical JSON where it is JSON, else of its bytes.
@@ -54,7 +53,12 @@ impl From<[u8; 32]> for Fingerprint {
 /// Lower-case hexadecimal, as it travels in a header.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Of every message, so not by the general formatter.
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
+        let text: String =
+            self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect();
+        f.write_str(&text)
     }
 }
 
@@ -87,7 +91,7 @@ const fn digit(character: u8) -> Option<u8> {
     }
 }
 
-fn write_canonical(out: &mut String, value: &Value, excludes: &[&str]) {
+fn write_canonical(out: &mut Vec<u8>, value: &Value, excludes: &[&str]) {
     match value {
         Value::Object(map) => {
             // Sorted here rather than trusted to the map type: a `preserve_order` feature switched
@@ -95,30 +99,34 @@ fn write_canonical(out: &mut String, value: &Value, excludes: &[&str]) {
             let mut fields: Vec<_> =
                 map.iter().filter(|(name, _)| !excludes.contains(&name.as_str())).collect();
             fields.sort_unstable_by_key(|(name, _)| *name);
-            out.push('{');
+            out.push(b'{');
             for (i, (name, field)) in fields.into_iter().enumerate() {
                 if i > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
-                let _ = write!(out, "{}:", Value::String(name.clone()));
+                write_scalar(out, name);
+                out.push(b':');
                 write_canonical(out, field, &[]);
             }
-            out.push('}');
+            out.push(b'}');
         }
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for (i, item) in items.iter().enumerate() {
                 if i > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 write_canonical(out, item, &[]);
             }
-            out.push(']');
+            out.push(b']');
         }
-        scalar => {
-            let _ = write!(out, "{scalar}");
-        }
+        scalar => write_scalar(out, scalar),
     }
+}
+
+fn write_scalar(out: &mut Vec<u8>, scalar: &impl serde::Serialize) {
+    // Neither a string nor a number can fail, nor can the memory that it is written to.
+    let _ = serde_json::to_writer(out, scalar);
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ async fn unknown(stopped: Direction) {
         Direction::ToServer => {
             "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
                  $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;
-             CREATE TRIGGER at_store BEFORE UPDATE ON inbox_operations
+             CREATE TRIGGER at_store BEFORE INSERT ON inbox_operations
                  FOR EACH ROW EXECUTE FUNCTION wait()"
         }
     })

@@ -19,6 +19,7 @@ mod keys;
 mod killed;
 mod layered;
 mod leases;
+mod outrun;
 mod replies;
 mod secrets;
 

@@ -9,7 +9,8 @@ use crate::{Consumer, InboxBackend};
 stores! {
     /// What a database does for requests under an idempotency key. Implemented for `Pg` and `Sqlite`.
     trait HttpBackend: diesel::backend::Backend, InboxBackend;
-    fn claim_unheld(row: &Row<'_>, lock: i64, window: i64) -> Found = request;
+    fn look_unheld(row: &Row<'_>, lock: i64, window: i64) -> Found = request;
+    fn insert_applied(row: &Row<'_>, reply: &str) -> bool = request;
     fn delete_expired(consumer: Consumer<'_>, operation: &OperationKey, window: i64) -> () = request;
     fn begin_request(claim: &Claim<'_>, fingerprint: &Fingerprint, lease: i64, window: i64) -> Option<i64> = request;
     fn request(consumer: Consumer<'_>, operation: &OperationKey, fingerprint: &Fingerprint) -> Option<Standing> = request;

@@ -7,9 +7,10 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use db::Db;
+use message::Fingerprint;
 
 use super::backend::HttpConnection;
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::policy::{Policy, PolicyError};
 use super::problem::Problem;
 use super::reply::Reply;
@@ -32,6 +33,8 @@ pub(crate) struct Shared<C: HttpConnection> {
     pub(crate) policy: Policy,
     pub(crate) db: Db<C>,
     pub(crate) consumer: String,
+    /// The consumer's part of an advisory lock's number.
+    pub(crate) lock: i64,
     pub(crate) telemetry: Telemetry,
 }
 
@@ -62,7 +65,8 @@ impl<C: HttpConnection> Idempotency<C> {
     pub fn new(policy: Policy, db: Db<C>) -> Result<Self, PolicyError> {
         policy.check(db.settings())?;
         let (consumer, telemetry) = (policy.consumer(), Telemetry::new(&policy.name));
-        Ok(Self { shared: Arc::new(Shared { policy, db, consumer, telemetry }) })
+        let lock = identity::lock(&Fingerprint::of_bytes(consumer.as_bytes()));
+        Ok(Self { shared: Arc::new(Shared { policy, db, consumer, lock, telemetry }) })
     }
 
     /// The policy.

@@ -100,7 +100,7 @@ where
         let (identity, work) = (Arc::new(identity), Arc::new(work));
         let key = identity.as_ref().as_ref().map(Identity::short);
         let problem = |ending, problem| (ending, shared.problem(problem));
-        let (mut waiting, mut repeats) = (Waiting::new(), 0);
+        let (mut waiting, mut repeats, mut looked_again) = (Waiting::new(), 0, false);
         loop {
             let (on, of) = (shared.clone(), identity.clone());
             let (given, handler) = (body.clone(), work.clone());
@@ -140,6 +140,9 @@ where
                         message,
                         "the handler panicked"
                     );
+                    if outrun(&shared, &identity, &mut looked_again).await {
+                        continue;
+                    }
                     return (RequestEnding::Panicked, failed(&shared, &identity).await);
                 }
             };
@@ -160,9 +163,15 @@ where
                 }
                 Some(Class::Schema | Class::Denied | Class::Pooler | Class::Other) | None => {}
             }
+            let settled = matches!(undone, Undone::Unknown(_) | Undone::Unreadable(_));
+            if !settled && outrun(&shared, &identity, &mut looked_again).await {
+                continue;
+            }
             let policy = &shared.policy.name;
             return match undone {
                 Undone::Refused(reply) => (RequestEnding::Refused, *reply),
+                // Gone again already.
+                Undone::Late => problem(RequestEnding::InProgress, Problem::InProgress),
                 Undone::Unknown(_) => {
                     tracing::error!(policy, key, reason = %undone, "outcome unknown");
                     problem(RequestEnding::Unknown, Problem::Unknown)
@@ -179,6 +188,35 @@ where
                     (RequestEnding::Failed, failed(&shared, &identity).await)
                 }
             };
+        }
+    }
+}
+
+/// Whether a request that failed was run against another one's commit, which has the answer then: the first look
+/// at a key can miss a commit of that moment, and a second one cannot.
+async fn outrun<C: HttpConnection>(
+    shared: &Arc<Shared<C>>,
+    identity: &Arc<Option<Identity>>,
+    looked_again: &mut bool,
+) -> bool {
+    if identity.is_none() || std::mem::replace(looked_again, true) {
+        return false;
+    }
+    let (on, of) = (shared.clone(), identity.clone());
+    let call = shared.db.call_within(shared.policy.deadline, move |conn| match &*of {
+        Some(identity) => on.is_known(conn, identity),
+        None => Ok(false),
+    });
+    match call.await {
+        Ok(known) => {
+            if known {
+                shared.telemetry.transactions_repeated.increment(1);
+            }
+            known
+        }
+        Err(error) => {
+            tracing::warn!(policy = shared.policy.name, reason = %error, "no second look at a key");
+            false
         }
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Identity {
     pub(crate) operation: OperationKey,
     /// Hash of method, path, query and body.
     pub(crate) fingerprint: Fingerprint,
+    /// The number of its advisory lock, under any policy.
+    lock: i64,
 }
 
 impl Identity {
@@ -47,13 +49,19 @@ impl Identity {
         let path = parts.uri.path();
         let fingerprint =
             hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), body.as_bytes()]);
-        Ok(Self { operation, fingerprint })
+        Ok(Self { operation, fingerprint, lock: lock(&scope) })
     }
 
     /// Enough of the hash to find its row, for logs.
     pub(crate) fn short(&self) -> &str {
         let id = self.operation.id();
         id.get(..12).unwrap_or(id)
+    }
+
+    /// The number of its advisory lock under the policy of a consumer: requests that one service passes on to
+    /// another, key and all, are different ones, also where the two share a database.
+    pub(crate) const fn lock_under(&self, consumer: i64) -> i64 {
+        self.lock ^ consumer
     }
 
     pub(crate) fn row<'a>(&'a self, consumer: &'a str) -> Row<'a> {
@@ -66,14 +74,12 @@ impl Identity {
             replay: false,
         }
     }
+}
 
-    /// A number for its advisory lock.
-    pub(crate) fn lock(&self, consumer: &str) -> i64 {
-        let id = self.operation.id().as_bytes();
-        let hash = hash(&[consumer.as_bytes(), self.operation.scope().as_bytes(), id]);
-        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-        i64::from_be_bytes([a, b, c, d, e, f, g, h])
-    }
+/// A number for an advisory lock, from a hash.
+pub(crate) fn lock(hash: &Fingerprint) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// Whether the body is declared as JSON.

@@ -10,11 +10,10 @@ use super::identity::Identity;
 use super::policy::Keep;
 use super::reply::Reply;
 use super::stored::{self, Kept};
+use crate::InboxBackend;
 use crate::error::class_in;
-use crate::once::CLAIMS;
 use crate::store::micros;
 use crate::store::request::{Found, Known};
-use crate::{InboxBackend, OnceError, OperationVerdict};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,8 +39,10 @@ pub(crate) enum Undone {
     Unwritable(Cause),
     /// What is stored could not be read.
     Unreadable(Cause),
-    /// The claim, or BEGIN.
-    Database(OnceError),
+    /// Another request has committed under the key since the look at it.
+    Late,
+    /// BEGIN, or a statement on the key.
+    Database(Error),
     /// COMMIT failed, and it cannot be told whether it took effect.
     Unknown(Error),
     /// COMMIT failed and everything is undone.
@@ -50,7 +51,7 @@ pub(crate) enum Undone {
 
 impl From<Error> for Undone {
     fn from(error: Error) -> Self {
-        Self::Database(error.into())
+        Self::Database(error)
     }
 }
 
@@ -67,6 +68,7 @@ impl fmt::Display for Undone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(reply) => write!(f, "answered with {}", reply.status),
+            Self::Late => f.write_str("another request was quicker"),
             Self::Handler(cause) => cause.fmt(f),
             Self::Unwritable(cause) => write!(f, "the reply cannot be stored: {cause}"),
             Self::Unreadable(cause) => write!(f, "the stored reply cannot be read: {cause}"),
@@ -80,10 +82,13 @@ impl Undone {
     /// What the database wants, where it is the cause.
     pub(crate) fn class(&self) -> Option<Class> {
         match self {
-            Self::Refused(_) | Self::Unwritable(_) | Self::Unreadable(_) | Self::Unknown(_) => None,
+            Self::Refused(_)
+            | Self::Unwritable(_)
+            | Self::Unreadable(_)
+            | Self::Unknown(_)
+            | Self::Late => None,
             Self::Handler(cause) => class_in(&**cause),
-            Self::Database(error) => class_in(error),
-            Self::Commit(error) => Some(classify(error)),
+            Self::Database(error) | Self::Commit(error) => Some(classify(error)),
         }
     }
 
@@ -137,7 +142,7 @@ impl<C: HttpConnection> Shared<C> {
         });
         match done {
             // After the last statement only COMMIT can have failed.
-            Err(Undone::Database(error)) if committing => Err(Undone::at_commit(error.into())),
+            Err(Undone::Database(error)) if committing => Err(Undone::at_commit(error)),
             done => done,
         }
     }
@@ -148,9 +153,9 @@ impl<C: HttpConnection> Shared<C> {
         identity: &Identity,
         work: impl Fn(&mut C) -> Result<Reply, Failed>,
     ) -> Result<Done, Undone> {
-        match self.claim(tx, identity)? {
-            Found::Ours => {}
-            Found::Held | Found::Gone => return Ok(Done::Held),
+        match self.seek(tx, identity)? {
+            Found::Free => {}
+            Found::Held => return Ok(Done::Held),
             Found::Known(known) => return self.repeat(tx, identity, &known),
         }
         let reply = work(tx)?;
@@ -176,22 +181,26 @@ impl<C: HttpConnection> Shared<C> {
         Ok(Done::Unkeyed(reply))
     }
 
-    /// The key, as this transaction's or as an earlier one's whose window is open.
-    fn claim(&self, tx: &mut C, identity: &Identity) -> Result<Found, Undone> {
+    /// What is known of the key. Not by the purge alone: the published window ends whether that has run or not.
+    fn seek(&self, tx: &mut C, identity: &Identity) -> Result<Found, Undone> {
         let row = identity.row(&self.consumer);
-        let (lock, window) = (identity.lock(&self.consumer), micros(self.policy.keep));
-        for _ in 0..CLAIMS {
-            match C::Backend::claim_unheld(tx, &row, lock, window)? {
-                // Not by the purge alone: the published window ends whether that has run or not.
-                Found::Known(known) if known.expired => {
-                    C::Backend::delete_expired(tx, row.consumer, row.operation, window)?;
-                }
-                // Deleted (by the purge) between two statements: it is free again.
-                Found::Gone => {}
-                found => return Ok(found),
-            }
+        let (lock, window) = (identity.lock_under(self.lock), micros(self.policy.keep));
+        let found = C::Backend::look_unheld(tx, &row, lock, window)?;
+        if matches!(&found, Found::Known(known) if known.expired) {
+            // Who has the key's lock is the only one to replace it.
+            C::Backend::delete_expired(tx, row.consumer, row.operation, window)?;
+            return Ok(Found::Free);
         }
-        Err(Undone::Database(OnceError::RowGone))
+        Ok(found)
+    }
+
+    /// Whether an earlier request has left something under the key, for one that has failed: its own look may
+    /// have been older than the commit that it ran into, and then that one's reply is the answer.
+    pub(crate) fn is_known(&self, conn: &mut C, identity: &Identity) -> Result<bool, Undone> {
+        let row = identity.row(&self.consumer);
+        let (lock, window) = (identity.lock_under(self.lock), micros(self.policy.keep));
+        let found = C::Backend::look_unheld(conn, &row, lock, window)?;
+        Ok(matches!(found, Found::Known(known) if !known.expired))
     }
 
     fn repeat(&self, tx: &mut C, identity: &Identity, known: &Known) -> Result<Done, Undone> {
@@ -211,8 +220,10 @@ impl<C: HttpConnection> Shared<C> {
     fn keep(&self, tx: &mut C, identity: &Identity, reply: &Reply) -> Result<(), Undone> {
         let stored = stored::written(reply, identity.operation.id(), &self.policy)
             .map_err(Undone::Unwritable)?;
-        let row = identity.row(&self.consumer);
-        Ok(C::Backend::store_result(tx, &row, &stored, OperationVerdict::Applied)?)
+        match C::Backend::insert_applied(tx, &identity.row(&self.consumer), &stored)? {
+            true => Ok(()),
+            false => Err(Undone::Late),
+        }
     }
 
     /// Keeps a failure's answer after its effects were undone, unless somebody was quicker.
@@ -222,9 +233,9 @@ impl<C: HttpConnection> Shared<C> {
         identity: &Identity,
         reply: &Reply,
     ) -> Result<(), Undone> {
-        conn.write(|tx| match self.claim(tx, identity)? {
-            Found::Ours => self.keep(tx, identity, reply),
-            Found::Held | Found::Gone | Found::Known(_) => Ok(()),
+        conn.write(|tx| match self.seek(tx, identity)? {
+            Found::Free => self.keep(tx, identity, reply),
+            Found::Held | Found::Known(_) => Ok(()),
         })
     }
 }

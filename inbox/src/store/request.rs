@@ -5,12 +5,10 @@ use crate::Consumer;
 /// What was found under the key of a request whose handler is a transaction.
 #[derive(Debug)]
 pub enum Found {
-    /// Nothing: the key is this transaction's now.
-    Ours,
-    /// Nothing committed, and another transaction has the key.
+    /// Nothing, and no other transaction has the key until this one ends.
+    Free,
+    /// Nothing, or something that ends now, and another transaction has the key.
     Held,
-    /// A row that was there and is gone, or that another transaction is replacing.
-    Gone,
     /// What the first time left.
     Known(Known),
 }

@@ -11,11 +11,37 @@ use diesel::sql_types::{BigInt, Binary, Bool, HasSqlType, Integer, Nullable, Tex
 ///
 /// `sql_query` would do, but it is prepared anew on every call; this is prepared once per connection
 /// and stays SQL to the reader.
-pub(crate) struct Statement<'a, const N: usize, ST = ()> {
+pub(crate) struct Statement<'a, const N: usize, ST = (), Q = AnyText> {
     text: &'static str,
     binds: [Bind<'a>; N],
-    row: PhantomData<fn() -> ST>,
+    row: PhantomData<fn() -> (ST, Q)>,
 }
+
+/// A statement's text as a type. diesel finds a prepared statement by its type at once, and by its text only
+/// after putting that together and hashing it: for what every message or request runs.
+pub(crate) trait Sql: 'static {
+    /// The text; `None` where the type says nothing about it.
+    const TEXT: Option<&'static str>;
+}
+
+/// Found by its text.
+pub(crate) struct AnyText;
+
+impl Sql for AnyText {
+    const TEXT: Option<&'static str> = None;
+}
+
+/// Names a text.
+macro_rules! sql {
+    ($name:ident = $text:expr) => {
+        pub(crate) struct $name;
+
+        impl $crate::store::statement::Sql for $name {
+            const TEXT: Option<&'static str> = Some($text);
+        }
+    };
+}
+pub(crate) use sql;
 
 /// A value.
 pub(crate) enum Bind<'a> {
@@ -31,24 +57,34 @@ pub(crate) enum Bind<'a> {
 
 impl<'a, const N: usize, ST> Statement<'a, N, ST> {
     pub(crate) fn new(text: &'static str, binds: [Bind<'a>; N]) -> Self {
+        Self::with(text, binds)
+    }
+}
+
+impl<'a, const N: usize, ST, Q: Sql> Statement<'a, N, ST, Q> {
+    /// The one that the type names.
+    pub(crate) fn named(binds: [Bind<'a>; N]) -> Self {
+        Self::with(const { Q::TEXT.expect("a type that names a text") }, binds)
+    }
+
+    fn with(text: &'static str, binds: [Bind<'a>; N]) -> Self {
         debug_assert_eq!(text.matches('?').count(), N, "{text}");
         Self { text, binds, row: PhantomData }
     }
 }
 
-impl<const N: usize, ST> QueryId for Statement<'_, N, ST> {
-    type QueryId = ();
-    // The text identifies it.
-    const HAS_STATIC_QUERY_ID: bool = false;
+impl<const N: usize, ST, Q: Sql> QueryId for Statement<'_, N, ST, Q> {
+    type QueryId = Q;
+    const HAS_STATIC_QUERY_ID: bool = Q::TEXT.is_some();
 }
 
-impl<const N: usize, ST> Query for Statement<'_, N, ST> {
+impl<const N: usize, ST, Q> Query for Statement<'_, N, ST, Q> {
     type SqlType = ST;
 }
 
-impl<C, const N: usize, ST> RunQueryDsl<C> for Statement<'_, N, ST> {}
+impl<C, const N: usize, ST, Q> RunQueryDsl<C> for Statement<'_, N, ST, Q> {}
 
-impl<DB, const N: usize, ST> QueryFragment<DB> for Statement<'_, N, ST>
+impl<DB, const N: usize, ST, Q> QueryFragment<DB> for Statement<'_, N, ST, Q>
 where
     DB: Backend
         + HasSqlType<Text>

@@ -1,65 +1,78 @@
 use diesel::connection::LoadConnection;
 use diesel::pg::Pg;
-use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel::result::{DatabaseErrorKind, Error};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text};
 use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
 use message::{Fingerprint, OperationKey};
 
 use crate::Consumer;
 use crate::store::Row;
 use crate::store::request::{Claim, Found, Known, Standing};
-use crate::store::statement::{Bind, Statement};
+use crate::store::statement::{Bind, Statement, sql};
 
-/// Claims the key for this transaction unless it is taken, and never waits for another one's end: a
-/// waiting request would keep a connection from the one it waits for.
+/// Takes the key's lock unless another transaction has it, and reads what is stored under the key. It never
+/// waits: a waiting request would keep a connection from the one it waits for.
 ///
-/// Who inserts holds an advisory lock on the key until its transaction ends, so that others are told
-/// apart from it without touching its row. `lock` may be shared by two keys; one is then told to be
-/// in progress once too often.
-pub(crate) fn claim_unheld<C: LoadConnection<Backend = Pg>>(
+/// `lock` may be shared by two keys; one is then told to be in progress once too often.
+pub(crate) fn look_unheld<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     row: &Row<'_>,
     lock: i64,
     window: i64,
 ) -> QueryResult<Found> {
-    let (free, written) = Statement::<5, (Bool, Bool)>::new(
-        "WITH given AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(?) AS free),
-         written AS (
-             INSERT INTO inbox_operations (consumer, scope, operation, fingerprint)
-             SELECT ?, ?, ?, ? FROM given WHERE free ON CONFLICT DO NOTHING RETURNING 1)
-         SELECT free, EXISTS (SELECT 1 FROM written) FROM given",
-        [
-            Bind::BigInt(lock),
-            Bind::Text(row.consumer.0),
-            Bind::Text(row.operation.scope()),
-            Bind::Text(row.operation.id()),
-            Bind::Bytes(row.fingerprint.as_bytes()),
-        ],
-    )
-    .get_result::<(bool, bool)>(conn)?;
-    if written {
-        return Ok(Found::Ours);
+    // One statement sees one moment, and that is before it has the lock: who had it may have committed in
+    // between. A second statement would be sure of it and cost every request a round trip; `insert_applied` and
+    // a second look by whoever failed find out as well. The columns are an array because a join, the other way
+    // to have them beside the lock, takes the server twice as long.
+    sql!(
+        LookUnheld = "SELECT pg_try_advisory_xact_lock(?), (SELECT ARRAY[
+             CASE WHEN fingerprint = ? THEN 'same' END,
+             CASE WHEN applied_at < statement_timestamp() - ? * interval '1 microsecond' THEN 'expired' END,
+             result]
+         FROM inbox_operations WHERE consumer = ? AND scope = ? AND operation = ?)"
+    );
+    type Columns = (Bool, Nullable<Array<Nullable<Text>>>);
+    let (free, row) = Statement::<6, Columns, LookUnheld>::named([
+        Bind::BigInt(lock),
+        Bind::Bytes(row.fingerprint.as_bytes()),
+        Bind::BigInt(window),
+        Bind::Text(row.consumer.0),
+        Bind::Text(row.operation.scope()),
+        Bind::Text(row.operation.id()),
+    ])
+    .get_result::<(bool, Option<Vec<Option<String>>>)>(conn)?;
+    let Some(row) = row else { return Ok(if free { Found::Free } else { Found::Held }) };
+    let [same, expired, reply] = <[_; 3]>::try_from(row).unwrap_or_default();
+    let known = Known { same: same.is_some(), reply, expired: expired.is_some() };
+    // Whoever has the lock may be replacing it.
+    Ok(if known.expired && !free { Found::Held } else { Found::Known(known) })
+}
+
+/// Writes what a request has done, with its reply; false where another transaction was quicker, and then this
+/// one is doomed.
+pub(crate) fn insert_applied<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    row: &Row<'_>,
+    reply: &str,
+) -> QueryResult<bool> {
+    // Without ON CONFLICT, which looks into each unique index once more: who is late rolls back in any case.
+    sql!(
+        InsertApplied =
+            "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, result)
+         VALUES (?, ?, ?, ?, ?)"
+    );
+    let written = Statement::<5, (), InsertApplied>::named([
+        Bind::Text(row.consumer.0),
+        Bind::Text(row.operation.scope()),
+        Bind::Text(row.operation.id()),
+        Bind::Bytes(row.fingerprint.as_bytes()),
+        Bind::Text(reply),
+    ])
+    .execute(conn);
+    match written {
+        Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(false),
+        written => written.map(|_| true),
     }
-    // A statement of its own: the one before may be older than the commit it ran into.
-    let known = Statement::<5, (Bool, Nullable<Text>, Bool)>::new(
-        "SELECT fingerprint = ?, result, applied_at < statement_timestamp() - ? * interval '1 microsecond'
-         FROM inbox_operations WHERE consumer = ? AND scope = ? AND operation = ?",
-        [
-            Bind::Bytes(row.fingerprint.as_bytes()),
-            Bind::BigInt(window),
-            Bind::Text(row.consumer.0),
-            Bind::Text(row.operation.scope()),
-            Bind::Text(row.operation.id()),
-        ],
-    )
-    .get_result::<(bool, Option<String>, bool)>(conn)
-    .optional()?;
-    Ok(match known {
-        None if free => Found::Gone,
-        None => Found::Held,
-        // Whoever has the lock may be replacing it.
-        Some((_, _, true)) if !free => Found::Held,
-        Some((same, reply, expired)) => Found::Known(Known { same, reply, expired }),
-    })
 }
 
 /// Deletes the key's row if it is older than its window.

@@ -1,4 +1,5 @@
 use diesel::connection::LoadConnection;
+use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
@@ -9,28 +10,14 @@ use crate::store::Row;
 use crate::store::request::{Claim, Found, Known, Standing};
 use crate::store::statement::{Bind, Statement};
 
-/// Claims the key for this transaction unless it is taken. There is nobody to wait for: who may write on
-/// SQLite is the only one who may, so there is no lock.
-pub(crate) fn claim_unheld<C: LoadConnection<Backend = Sqlite>>(
+/// Reads what is stored under the key. There is nobody to wait for: who may write on SQLite is the only one
+/// who may, so there is no lock.
+pub(crate) fn look_unheld<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     row: &Row<'_>,
     _lock: i64,
     window: i64,
 ) -> QueryResult<Found> {
-    let written = Statement::<4>::new(
-        "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint)
-         VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [
-            Bind::Text(row.consumer.0),
-            Bind::Text(row.operation.scope()),
-            Bind::Text(row.operation.id()),
-            Bind::Bytes(row.fingerprint.as_bytes()),
-        ],
-    )
-    .execute(conn)?;
-    if written == 1 {
-        return Ok(Found::Ours);
-    }
     let known = Statement::<5, (Bool, Nullable<Text>, Bool)>::new(
         "SELECT fingerprint = ?, result, applied_at < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?
          FROM inbox_operations WHERE consumer = ? AND scope = ? AND operation = ?",
@@ -45,9 +32,34 @@ pub(crate) fn claim_unheld<C: LoadConnection<Backend = Sqlite>>(
     .get_result::<(bool, Option<String>, bool)>(conn)
     .optional()?;
     Ok(match known {
-        None => Found::Gone,
+        None => Found::Free,
         Some((same, reply, expired)) => Found::Known(Known { same, reply, expired }),
     })
+}
+
+/// Writes what a request has done, with its reply; false where another transaction was quicker, and then this
+/// one is doomed.
+pub(crate) fn insert_applied<C: LoadConnection<Backend = Sqlite>>(
+    conn: &mut C,
+    row: &Row<'_>,
+    reply: &str,
+) -> QueryResult<bool> {
+    let written = Statement::<5>::new(
+        "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, result)
+         VALUES (?, ?, ?, ?, ?)",
+        [
+            Bind::Text(row.consumer.0),
+            Bind::Text(row.operation.scope()),
+            Bind::Text(row.operation.id()),
+            Bind::Bytes(row.fingerprint.as_bytes()),
+            Bind::Text(reply),
+        ],
+    )
+    .execute(conn);
+    match written {
+        Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(false),
+        written => written.map(|_| true),
+    }
 }
 
 /// Deletes the key's row if it is older than its window.

@@ -1,0 +1,79 @@
+//! A request that looked at its key just before another one committed under it. The moment is too short to be met,
+//! so what the other one leaves is put there while the handler runs.
+
+use axum::http::StatusCode;
+use diesel::connection::SimpleConnection;
+use diesel::{PgConnection, RunQueryDsl, sql_query};
+use inbox::http::telemetry::{REQUESTS, TRANSACTIONS_REPEATED};
+use inbox::http::{Failed, Keep, Reply};
+use support::http::{Order, Server, Shopping, place, policy};
+use support::inbox::Store;
+use support::recorded::Recorded;
+
+/// How the handler ends whose look was too old.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Commits,
+    Refuses,
+    Fails,
+    Panics,
+}
+
+async fn gets_the_reply_of_the_one_that_committed(end: End) {
+    let database = PgConnection::database();
+    let recorded = Recorded::install();
+    let mut policy = policy();
+    (policy.client_errors, policy.transaction_retries) = (Keep::Free, 0);
+    let [replayed, repeated] = [
+        format!("{REQUESTS} policy={},ending=replayed", policy.name),
+        format!("{TRANSACTIONS_REPEATED} policy={}", policy.name),
+    ];
+    let url = database.url.clone();
+    let handler = move |tx: &mut PgConnection, order: &Order| -> Result<Reply, Failed> {
+        let reply = place(tx, order)?;
+        let mut other = <PgConnection as diesel::Connection>::establish(&url).expect("connects");
+        let back = sql_query("INSERT INTO inbox_operations SELECT * FROM aside");
+        if back.execute(&mut other).expect("answers") == 0 {
+            return Ok(reply);
+        }
+        match end {
+            End::Commits => Ok(reply),
+            End::Refuses => Ok(Reply::new(StatusCode::CONFLICT)),
+            End::Fails => Err(std::io::Error::other("sold out").into()),
+            End::Panics => panic!("sold out"),
+        }
+    };
+    let conn = &mut PgConnection::connection(&database);
+    conn.batch_execute("CREATE TABLE aside (LIKE inbox_operations)").expect("a place");
+    let shop = Server::start(policy, PgConnection::pool(&database), handler).await;
+    let first = shop.order("\"k\"", 5).await;
+    assert_eq!((first.status, first.is_replayed()), (201, false));
+    conn.batch_execute(
+        "WITH gone AS (DELETE FROM inbox_operations RETURNING *) INSERT INTO aside SELECT * FROM gone",
+    )
+    .expect("is put aside");
+
+    let late = shop.order("\"k\"", 5).await;
+    assert_eq!((late.status, late.is_replayed(), &late.body), (201, true, &first.body));
+    assert_eq!(shop.runs(), 2);
+    assert_eq!(PgConnection::credits(conn, "pen"), [5]);
+    assert_eq!(PgConnection::count(conn, "outbox_messages"), 1);
+    assert_eq!(PgConnection::count(conn, "inbox_operations"), 1);
+    assert_eq!(recorded.counter(&replayed), Some(1));
+    assert_eq!(recorded.counter(&repeated), Some(1));
+}
+
+macro_rules! ends {
+    ($($name:ident = $end:expr;)+) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $name() {
+            support::bounded(gets_the_reply_of_the_one_that_committed($end)).await;
+        })+
+    };
+}
+ends! {
+    who_commits_too_late_gets_the_reply_of_the_one_before = End::Commits;
+    who_refuses_too_late_gets_the_reply_of_the_one_before = End::Refuses;
+    who_fails_too_late_gets_the_reply_of_the_one_before = End::Fails;
+    who_panics_too_late_gets_the_reply_of_the_one_before = End::Panics;
+}
