@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use axum::http::StatusCode;
 use futures_util::future::try_join_all;
 
-use crate::http::Http;
+use crate::http::{Http, post_and_hang_up};
 use crate::server::NewOrder;
 
 /// How many orders are placed.
@@ -22,24 +22,36 @@ fn order(number: usize) -> NewOrder {
     }
 }
 
-/// Places all orders, each up to four times under its key: in parallel, and again by clients that claim not to
-/// have heard. Returns how many requests were sent.
-pub(crate) async fn place_all(server: SocketAddr) -> Result<usize> {
+/// What it took to place the orders.
+pub(crate) struct Placed {
+    pub(crate) requests: usize,
+    /// Requests among them whose client did not wait for the reply.
+    pub(crate) hung_up: usize,
+}
+
+/// Places all orders, each up to five times under its key: by clients that hang up, in parallel, and again by clients
+/// that claim not to have heard.
+pub(crate) async fn place_all(server: SocketAddr) -> Result<Placed> {
     let http = Http::new();
     let placed = try_join_all((0..ORDERS).map(|number| place(&http, server, number))).await?;
-    let requests = placed.iter().map(|(requests, _)| requests).sum();
+    let requests = placed.iter().map(|(one, _)| one.requests).sum();
+    let hung_up = placed.iter().map(|(one, _)| one.hung_up).sum();
     let mut ids: Vec<_> = placed.into_iter().map(|(_, id)| id).collect();
     ids.sort();
     ids.dedup();
     ensure!(ids.len() == ORDERS, "{ORDERS} keys made {} orders", ids.len());
-    Ok(requests)
+    Ok(Placed { requests, hung_up })
 }
 
-async fn place(http: &Http, server: SocketAddr, number: usize) -> Result<(usize, String)> {
+async fn place(http: &Http, server: SocketAddr, number: usize) -> Result<(Placed, String)> {
     let (uri, key) = (format!("http://{server}/orders"), format!("key-{number}"));
     let body = serde_json::to_vec(&order(number))?;
     let mut replies = Vec::new();
-    let mut requests = 0;
+    let hung_up = usize::from(number % 4 == 1);
+    if hung_up == 1 {
+        post_and_hang_up(server, "/orders", &key, &body).await?;
+    }
+    let mut requests = hung_up;
     for parallel in [1 + number % 2, 1 + number % 3 / 2] {
         let sent = (0..parallel).map(|_| http.send("POST", &uri, Some(&key), body.clone()));
         requests += parallel;
@@ -48,5 +60,5 @@ async fn place(http: &Http, server: SocketAddr, number: usize) -> Result<(usize,
     let (status, first) = replies.first().context("at least one was sent")?.clone();
     ensure!(status == StatusCode::CREATED, "{status}: {first:?}");
     ensure!(replies.iter().all(|reply| *reply == (status, first.clone())), "{replies:?}");
-    Ok((requests, serde_json::from_slice(&first)?))
+    Ok((Placed { requests, hung_up }, serde_json::from_slice(&first)?))
 }

@@ -14,12 +14,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// A provider.
 #[derive(Clone)]
 pub(crate) struct Provider {
     pub(crate) address: SocketAddr,
     books: Arc<Mutex<Books>>,
+    silent: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -36,7 +38,7 @@ impl Provider {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let books = Arc::new(Mutex::new(Books { honours_keys, ..Books::default() }));
-        let provider = Self { address, books };
+        let provider = Self { address, books, silent: watch::Sender::new(false) };
         let app =
             Router::new().route("/{key}", get(ask).post(perform)).with_state(provider.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -45,6 +47,11 @@ impl Provider {
 
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it does what it is asked and keeps its replies to itself.
+    pub(crate) fn be_silent(&self, silent: bool) {
+        self.silent.send_replace(silent);
     }
 
     /// Requests so far.
@@ -63,24 +70,31 @@ impl Provider {
     }
 }
 
+impl Books {
+    fn perform(&mut self, key: String) -> Response {
+        self.requests += 1;
+        if self.requests.is_multiple_of(7) {
+            self.broken += 1;
+            return broken();
+        }
+        let receipt = format!("receipt for {key}");
+        let done = self.done.entry(key).or_default();
+        if *done == 0 || !self.honours_keys {
+            *done += 1;
+        }
+        if self.requests.is_multiple_of(4) {
+            self.broken += 1;
+            return broken();
+        }
+        receipt.into_response()
+    }
+}
+
 async fn perform(State(provider): State<Provider>, Path(key): Path<String>) -> Response {
-    let mut books = provider.books();
-    books.requests += 1;
-    let request = books.requests;
-    if request.is_multiple_of(7) {
-        books.broken += 1;
-        return broken();
-    }
-    let honours_keys = books.honours_keys;
-    let done = books.done.entry(key.clone()).or_default();
-    if *done == 0 || !honours_keys {
-        *done += 1;
-    }
-    if request.is_multiple_of(4) {
-        books.broken += 1;
-        return broken();
-    }
-    format!("receipt for {key}").into_response()
+    let reply = provider.books().perform(key);
+    // No error: the provider that sends holds on to its own sender.
+    let _ = provider.silent.subscribe().wait_for(|silent| !silent).await;
+    reply
 }
 
 async fn ask(State(provider): State<Provider>, Path(key): Path<String>) -> Response {

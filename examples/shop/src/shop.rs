@@ -17,6 +17,7 @@ const TABLES: &str = "
     CREATE TABLE orders (id TEXT NOT NULL, customer TEXT NOT NULL, item TEXT NOT NULL, quantity BIGINT NOT NULL, cents BIGINT NOT NULL);
     CREATE TABLE stock (item TEXT PRIMARY KEY, remaining BIGINT NOT NULL);
     CREATE TABLE reservations (order_id TEXT NOT NULL, item TEXT NOT NULL, quantity BIGINT NOT NULL);
+    CREATE TABLE refusals (order_id TEXT NOT NULL, item TEXT NOT NULL);
     CREATE TABLE balances (customer TEXT PRIMARY KEY, cents BIGINT NOT NULL);
     CREATE TABLE payments (order_id TEXT NOT NULL, cents BIGINT NOT NULL);
     CREATE TABLE invoice_numbers (last BIGINT NOT NULL);
@@ -29,6 +30,7 @@ const TABLES: &str = "
 diesel::table! { orders (id) { id -> Text, customer -> Text, item -> Text, quantity -> BigInt, cents -> BigInt, } }
 diesel::table! { stock (item) { item -> Text, remaining -> BigInt, } }
 diesel::table! { reservations (order_id) { order_id -> Text, item -> Text, quantity -> BigInt, } }
+diesel::table! { refusals (order_id) { order_id -> Text, item -> Text, } }
 diesel::table! { balances (customer) { customer -> Text, cents -> BigInt, } }
 diesel::table! { payments (order_id) { order_id -> Text, cents -> BigInt, } }
 diesel::table! { invoice_numbers (last) { last -> BigInt, } }
@@ -49,6 +51,8 @@ impl Shop {
         db.call(migrations::run).await?;
         db.call(|conn| conn.batch_execute(TABLES)).await?;
         let broker = MemoryBroker::new();
+        // For the books: every event that was enqueued, by its id.
+        broker.record_published();
         let exchange = Exchange { name: EXCHANGE.to_owned(), kind: ExchangeKind::Topic };
         broker.declare_exchange(&exchange).await?;
         Ok(Self { db, broker })
