@@ -28,7 +28,9 @@ impl<C: InboxConnection> Engine<C> {
         let (Some(replies), Some(queue)) = (&self.replies, reply_to(&task.incoming)) else {
             return None;
         };
-        let result = task.take_result();
+        // A run that was rolled back has left its result, too: it is nobody's.
+        let kept = matches!(ending, Ending::Applied | Ending::Duplicate | Ending::Stale);
+        let result = task.take_result().filter(|_| kept);
         let outcome = outcome(ending, result.is_some())?;
         let operation = task.if_decoded().map(|job| job.operation.id());
         let reply = reply::reply(&task.incoming, queue, operation, outcome, result.as_deref());

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -56,7 +57,9 @@ impl Replies {
 
     /// Sends one, once.
     pub(crate) async fn send(&self, reply: Message) -> Result<Replied, Arc<Unavailable>> {
-        if !(self.allowed)(&reply.routing_key) {
+        // The name is the sender's, and may be one that the service's own check cannot cope with.
+        let allowed = catch_unwind(AssertUnwindSafe(|| (self.allowed)(&reply.routing_key)));
+        if !allowed.unwrap_or(false) {
             return Ok(Replied::NotAllowed);
         }
         let (settle, settled) = oneshot::channel();

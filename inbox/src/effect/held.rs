@@ -164,6 +164,10 @@ impl Held {
         }
         match outcome {
             Outcome::Done(result) => self.finish(result),
+            // To be asked twice can itself be refused, while the earlier attempt is still at work.
+            Outcome::Refused(reason) if self.doubt && self.epoch > 1 => {
+                self.become_unknown(&reason, micros(settings.grace));
+            }
             Outcome::Refused(reason) => self.refuse(reason),
             // It did nothing, and says nothing about an earlier attempt that may have.
             Outcome::NotDone(reason) if self.doubt => {
