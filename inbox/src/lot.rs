@@ -141,6 +141,11 @@ impl<C: InboxConnection> Lot<C> {
         let taken =
             self.engine.db.call_within(self.engine.settings.handler_deadline, move |conn| {
                 conn.write(|tx| {
+                    // It has waited for the lock, and nobody waits for it any more: what it took would be
+                    // nobody's until the lease ends.
+                    if engine.stop.is_cancelled() {
+                        return Ok(Vec::new());
+                    }
                     let consumer = Consumer(&engine.consumer);
                     if sweep && engine.settings.ordered {
                         C::Backend::promote_all(tx, consumer, engine.settings.skip_reviewed)?;
