@@ -54,11 +54,9 @@ impl From<[u8; 32]> for Fingerprint {
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Of every message, so not by the general formatter.
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
-        let text: String =
-            self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect();
-        f.write_str(&text)
+        let nibbles = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let digits = nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16));
+        f.write_str(&digits.collect::<String>())
     }
 }
 

@@ -11,7 +11,7 @@ use support::inbox::Store;
 use support::recorded::Recorded;
 
 /// How the handler ends whose look was too old.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum End {
     Commits,
     Refuses,

@@ -97,15 +97,15 @@ where
         W: Fn(&mut C, &T) -> Result<Reply, Failed> + Send + Sync + 'static,
     {
         let Self { shared, identity, body } = self;
-        let (identity, work) = (Arc::new(identity), Arc::new(work));
-        let key = identity.as_ref().as_ref().map(Identity::short);
+        let (identity, work) = (identity.map(Arc::new), Arc::new(work));
+        let key = identity.as_deref().map(Identity::short);
         let problem = |ending, problem| (ending, shared.problem(problem));
         let (mut waiting, mut repeats, mut looked_again) = (Waiting::new(), 0, false);
         loop {
             let (on, of) = (shared.clone(), identity.clone());
             let (given, handler) = (body.clone(), work.clone());
             let call = shared.db.call_within(shared.policy.deadline, move |conn| {
-                on.transact(conn, of.as_ref().as_ref(), |tx| handler(tx, &given))
+                on.transact(conn, of.as_deref(), |tx| handler(tx, &given))
             });
             let undone = match call.await {
                 Ok(Done::First(reply)) => return (RequestEnding::First, reply),
@@ -140,10 +140,7 @@ where
                         message,
                         "the handler panicked"
                     );
-                    if outrun(&shared, &identity, &mut looked_again).await {
-                        continue;
-                    }
-                    return (RequestEnding::Panicked, failed(&shared, &identity).await);
+                    Undone::Panicked
                 }
             };
             match undone.class() {
@@ -163,9 +160,12 @@ where
                 }
                 Some(Class::Schema | Class::Denied | Class::Pooler | Class::Other) | None => {}
             }
-            let settled = matches!(undone, Undone::Unknown(_) | Undone::Unreadable(_));
-            if !settled && outrun(&shared, &identity, &mut looked_again).await {
-                continue;
+            if !looked_again && undone.may_be_outrun() {
+                looked_again = true;
+                if outrun(&shared, identity.as_ref()).await {
+                    shared.telemetry.transactions_repeated.increment(1);
+                    continue;
+                }
             }
             let policy = &shared.policy.name;
             return match undone {
@@ -180,12 +180,15 @@ where
                     tracing::error!(policy, key, reason = %undone, "no reply to give");
                     problem(RequestEnding::Unreadable, Problem::NotKept)
                 }
+                Undone::Panicked => {
+                    (RequestEnding::Panicked, failed(&shared, identity.as_ref()).await)
+                }
                 Undone::Handler(_)
                 | Undone::Unwritable(_)
                 | Undone::Database(_)
                 | Undone::Commit(_) => {
                     tracing::error!(policy, key, reason = %undone, "the request failed");
-                    (RequestEnding::Failed, failed(&shared, &identity).await)
+                    (RequestEnding::Failed, failed(&shared, identity.as_ref()).await)
                 }
             };
         }
@@ -196,43 +199,30 @@ where
 /// at a key can miss a commit of that moment, and a second one cannot.
 async fn outrun<C: HttpConnection>(
     shared: &Arc<Shared<C>>,
-    identity: &Arc<Option<Identity>>,
-    looked_again: &mut bool,
+    identity: Option<&Arc<Identity>>,
 ) -> bool {
-    if identity.is_none() || std::mem::replace(looked_again, true) {
-        return false;
-    }
-    let (on, of) = (shared.clone(), identity.clone());
-    let call = shared.db.call_within(shared.policy.deadline, move |conn| match &*of {
-        Some(identity) => on.is_known(conn, identity),
-        None => Ok(false),
-    });
-    match call.await {
-        Ok(known) => {
-            if known {
-                shared.telemetry.transactions_repeated.increment(1);
-            }
-            known
-        }
-        Err(error) => {
-            tracing::warn!(policy = shared.policy.name, reason = %error, "no second look at a key");
-            false
-        }
-    }
+    let Some(of) = identity.cloned() else { return false };
+    let on = shared.clone();
+    let call = shared.db.call_within(shared.policy.deadline, move |conn| on.is_known(conn, &of));
+    call.await.unwrap_or_else(|error| {
+        tracing::warn!(policy = shared.policy.name, reason = %error, "no second look at a key");
+        false
+    })
 }
 
 /// The answer to a request that was undone, kept where the policy wants it kept.
 async fn failed<C: HttpConnection>(
     shared: &Arc<Shared<C>>,
-    identity: &Arc<Option<Identity>>,
+    identity: Option<&Arc<Identity>>,
 ) -> Reply {
     let reply = shared.problem(Problem::Failed);
-    if identity.is_some() && shared.policy.server_errors == Keep::Stored {
-        let (on, of, kept) = (shared.clone(), identity.clone(), reply.clone());
-        let call = shared.db.call_within(shared.policy.deadline, move |conn| match &*of {
-            Some(identity) => on.keep_failure(conn, identity, &kept),
-            None => Ok(()),
-        });
+    if let Some(of) = identity.cloned()
+        && shared.policy.server_errors == Keep::Stored
+    {
+        let (on, kept) = (shared.clone(), reply.clone());
+        let call = shared
+            .db
+            .call_within(shared.policy.deadline, move |conn| on.keep_failure(conn, &of, &kept));
         if let Err(error) = call.await {
             tracing::warn!(policy = shared.policy.name, reason = %error, "the failure was not kept");
         }

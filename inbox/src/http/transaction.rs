@@ -35,6 +35,8 @@ pub(crate) enum Undone {
     Refused(Box<Reply>),
     /// The handler failed.
     Handler(Cause),
+    /// The handler panicked.
+    Panicked,
     /// The reply could not be written for storing.
     Unwritable(Cause),
     /// What is stored could not be read.
@@ -68,6 +70,7 @@ impl fmt::Display for Undone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(reply) => write!(f, "answered with {}", reply.status),
+            Self::Panicked => f.write_str("the handler panicked"),
             Self::Late => f.write_str("another request was quicker"),
             Self::Handler(cause) => cause.fmt(f),
             Self::Unwritable(cause) => write!(f, "the reply cannot be stored: {cause}"),
@@ -86,9 +89,25 @@ impl Undone {
             | Self::Unwritable(_)
             | Self::Unreadable(_)
             | Self::Unknown(_)
+            | Self::Panicked
             | Self::Late => None,
             Self::Handler(cause) => class_in(&**cause),
             Self::Database(error) | Self::Commit(error) => Some(classify(error)),
+        }
+    }
+
+    /// Whether another request's commit, which the look at the key missed, can be what has come of it.
+    pub(crate) const fn may_be_outrun(&self) -> bool {
+        match self {
+            Self::Refused(_)
+            | Self::Handler(_)
+            | Self::Panicked
+            | Self::Unwritable(_)
+            | Self::Late
+            | Self::Database(_)
+            | Self::Commit(_) => true,
+            // The one was found, the other may be this one's own.
+            Self::Unreadable(_) | Self::Unknown(_) => false,
         }
     }
 
@@ -181,13 +200,18 @@ impl<C: HttpConnection> Shared<C> {
         Ok(Done::Unkeyed(reply))
     }
 
-    /// What is known of the key. Not by the purge alone: the published window ends whether that has run or not.
-    fn seek(&self, tx: &mut C, identity: &Identity) -> Result<Found, Undone> {
+    fn look(&self, conn: &mut C, identity: &Identity) -> Result<Found, Undone> {
         let row = identity.row(&self.consumer);
         let (lock, window) = (identity.lock_under(self.lock), micros(self.policy.keep));
-        let found = C::Backend::look_unheld(tx, &row, lock, window)?;
+        Ok(C::Backend::look_unheld(conn, &row, lock, window)?)
+    }
+
+    /// What is known of the key. Not by the purge alone: the published window ends whether that has run or not.
+    fn seek(&self, tx: &mut C, identity: &Identity) -> Result<Found, Undone> {
+        let found = self.look(tx, identity)?;
         if matches!(&found, Found::Known(known) if known.expired) {
             // Who has the key's lock is the only one to replace it.
+            let (row, window) = (identity.row(&self.consumer), micros(self.policy.keep));
             C::Backend::delete_expired(tx, row.consumer, row.operation, window)?;
             return Ok(Found::Free);
         }
@@ -197,10 +221,7 @@ impl<C: HttpConnection> Shared<C> {
     /// Whether an earlier request has left something under the key, for one that has failed: its own look may
     /// have been older than the commit that it ran into, and then that one's reply is the answer.
     pub(crate) fn is_known(&self, conn: &mut C, identity: &Identity) -> Result<bool, Undone> {
-        let row = identity.row(&self.consumer);
-        let (lock, window) = (identity.lock_under(self.lock), micros(self.policy.keep));
-        let found = C::Backend::look_unheld(conn, &row, lock, window)?;
-        Ok(matches!(found, Found::Known(known) if !known.expired))
+        Ok(matches!(self.look(conn, identity)?, Found::Known(known) if !known.expired))
     }
 
     fn repeat(&self, tx: &mut C, identity: &Identity, known: &Known) -> Result<Done, Undone> {

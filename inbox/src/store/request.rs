@@ -1,6 +1,39 @@
+use diesel::QueryResult;
+use diesel::result::{DatabaseErrorKind, Error};
 use message::OperationKey;
 
+use super::Row;
+use super::statement::{Bind, Statement, sql};
 use crate::Consumer;
+
+// Without ON CONFLICT, for which PostgreSQL looks into each unique index once more: who is late rolls back in any
+// case.
+sql!(
+    InsertApplied = "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, result)
+     VALUES (?, ?, ?, ?, ?)"
+);
+
+/// Writes what a request has done, with its reply. The same on both databases.
+pub(crate) fn insert_applied<'a>(
+    row: &Row<'a>,
+    reply: &'a str,
+) -> Statement<'a, 5, (), InsertApplied> {
+    Statement::named([
+        Bind::Text(row.consumer.0),
+        Bind::Text(row.operation.scope()),
+        Bind::Text(row.operation.id()),
+        Bind::Bytes(row.fingerprint.as_bytes()),
+        Bind::Text(reply),
+    ])
+}
+
+/// False where the row was there already.
+pub(crate) fn unless_taken(written: QueryResult<usize>) -> QueryResult<bool> {
+    match written {
+        Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(false),
+        written => written.map(|_| true),
+    }
+}
 
 /// What was found under the key of a request whose handler is a transaction.
 #[derive(Debug)]

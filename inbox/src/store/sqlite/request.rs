@@ -1,14 +1,13 @@
 use diesel::connection::LoadConnection;
-use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use diesel::{OptionalExtension, QueryResult, RunQueryDsl};
 use message::{Fingerprint, OperationKey};
 
 use crate::Consumer;
-use crate::store::Row;
 use crate::store::request::{Claim, Found, Known, Standing};
 use crate::store::statement::{Bind, Statement};
+use crate::store::{Row, request};
 
 /// Reads what is stored under the key. There is nobody to wait for: who may write on SQLite is the only one
 /// who may, so there is no lock.
@@ -44,22 +43,7 @@ pub(crate) fn insert_applied<C: LoadConnection<Backend = Sqlite>>(
     row: &Row<'_>,
     reply: &str,
 ) -> QueryResult<bool> {
-    let written = Statement::<5>::new(
-        "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, result)
-         VALUES (?, ?, ?, ?, ?)",
-        [
-            Bind::Text(row.consumer.0),
-            Bind::Text(row.operation.scope()),
-            Bind::Text(row.operation.id()),
-            Bind::Bytes(row.fingerprint.as_bytes()),
-            Bind::Text(reply),
-        ],
-    )
-    .execute(conn);
-    match written {
-        Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(false),
-        written => written.map(|_| true),
-    }
+    request::unless_taken(request::insert_applied(row, reply).execute(conn))
 }
 
 /// Deletes the key's row if it is older than its window.
