@@ -1,17 +1,22 @@
 //! The consumer, delivery by delivery, fed by hand.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use diesel::result::Error;
 use inbox::{
-    Context, Ending, Failure, Handler, Inbox, Outcome, ParkedState, Reason, ReplaySafe, Settings,
+    Context, Ended, Ending, Failure, Handler, Inbox, Outcome, ParkedState, Reason, ReplaySafe,
+    Settings,
 };
 use message::{Fingerprint, OperationKey};
 use support::feed::{Answer, Feed};
 use support::inbox::{BILLING, Payment, Running, Store, crediting, parked};
-use tokio::sync::Semaphore;
+use tokio::select;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::on_both;
 
@@ -244,15 +249,26 @@ async fn shutdown_finishes_what_runs_and_leaves_what_waits<C: Store>() {
             Ok(())
         })
         .settings(settings);
-    let running = Running::start(builder);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let tell = move |ended: &Ended<'_>| tell.send(ended.ending).expect("the test listens");
+    let inbox = builder.observe(tell).build().expect("builds");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut run = pin!(inbox.run(async { stopped.await.expect("told to stop") }));
     let waits = feed.deliver(&Payment::new("waits", 1).message());
     let runs = feed.deliver(&Payment::new("runs", 2).message());
     let unstarted = feed.deliver(&Payment::new("unstarted", 3).message());
-    entered.acquire().await.expect("open").forget();
-    let stopping = tokio::spawn(running.stop());
+    select! {
+        ended = &mut run => panic!("nobody told it to stop: {ended:?}"),
+        permit = entered.acquire() => permit.expect("open").forget(),
+    }
+    stop.send(()).expect("it waits for that");
+    // Polled here and not by a task of its own: it has seen the stop before the handler may go on. A
+    // handler that returns sooner rightly lets the next message begin.
+    let ended = poll_fn(|context| Poll::Ready(run.as_mut().poll(context).is_ready())).await;
+    assert!(!ended, "a handler is running");
     tokio::task::spawn_blocking(move || go.wait()).await.expect("no panic");
-    let mut endings: Vec<_> =
-        stopping.await.expect("no panic").iter().map(|told| told.ending).collect();
+    run.await.expect("stops well");
+    let mut endings: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
     endings.sort_by_key(|ending| ending.as_str());
     assert_eq!(endings, [Ending::Applied, parked(Reason::Failed)]);
     assert_eq!((feed.answer(runs), feed.answer(waits)), (Some(Answer::Ack), Some(Answer::Ack)));
