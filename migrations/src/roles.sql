@@ -56,7 +56,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_holds TO {relay};
 GRANT SELECT ON {schema}.counterfoil_schema, {schema}.inbox_operations, {schema}.inbox_parked, {schema}.inbox_starts,
                 {schema}.inbox_generations
     TO {consumer};
-GRANT INSERT (consumer, scope, operation, fingerprint, message_id),
+GRANT INSERT (consumer, scope, operation, fingerprint, message_id, result),
       UPDATE (result, finished_at, verdict, result_dropped_at, duplicates, last_duplicate_at, conflicts, last_conflict_at,
               redelivered, same_message, other_message, concurrent, replayed),
       DELETE
@@ -80,11 +80,11 @@ GRANT INSERT (machine, entity, state, version), UPDATE (state, version, changed_
 GRANT INSERT (machine, entity, version, event, from_state, to_state, verdict, consumer, scope, operation, message_id)
     ON {schema}.inbox_transitions TO {consumer};
 
--- Its effects: what was asked for stays as it was, and a decision is the operator's.
+-- Its effects: whose they are stays as it was, and a decision is the operator's.
 GRANT SELECT ON {schema}.inbox_effects TO {consumer};
 GRANT INSERT (consumer, scope, operation, effect, provider_key, fingerprint, policy, state, attempts, epoch, owner,
               lease_until, error, attempted_at, settled_at),
-      UPDATE (policy, state, attempts, epoch, owner, lease_until, asks, ask_at, result, error, attempted_at,
+      UPDATE (policy, fingerprint, state, attempts, epoch, owner, lease_until, asks, ask_at, result, error, attempted_at,
               unknown_since, review_since, settled_at, late_result, late_at),
       DELETE
     ON {schema}.inbox_effects TO {consumer};
@@ -120,7 +120,7 @@ GRANT INSERT (consumer, building, newest), UPDATE (active, building, newest, sta
     ON {schema}.inbox_generations TO {admin};
 GRANT INSERT (actor, action, consumer, reason, detail) ON {schema}.inbox_audit TO {admin};
 -- It decides about effects, and its program looks after them as a consumer does.
-GRANT UPDATE (policy, state, attempts, epoch, owner, lease_until, asks, ask_at, result, error, attempted_at,
+GRANT UPDATE (policy, fingerprint, state, attempts, epoch, owner, lease_until, asks, ask_at, result, error, attempted_at,
               unknown_since, review_since, settled_at, late_result, late_at, decided_by, decided_why, decided_at),
       DELETE
     ON {schema}.inbox_effects TO {admin};

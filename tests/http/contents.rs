@@ -50,8 +50,11 @@ async fn t08_other_methods_and_routes_are_independent_and_another_path_or_query_
     shop.post("/orders", "\"k\"", PEN).await.expect_problem(422, "mismatch");
     assert!(shop.post("/orders?a=1", "\"k\"", PEN).await.is_replayed());
     assert_eq!(shop.post("/orders/1/pay", "\"k\"", PEN).await.status, 201);
+    // What a router is nested under belongs to the path.
+    assert_eq!(shop.post("/accounts/1/withdraw", "\"k\"", PEN).await.status, 201);
+    shop.post("/accounts/2/withdraw", "\"k\"", PEN).await.expect_problem(422, "mismatch");
     shop.post("/orders/2/pay", "\"k\"", PEN).await.expect_problem(422, "mismatch");
-    assert_eq!(shop.runs(), 4);
+    assert_eq!(shop.runs(), 5);
 }
 
 async fn t09_the_form_of_json_does_not_count_unless_the_policy_compares_bytes<C: Shopping>() {

@@ -22,6 +22,7 @@ mod leases;
 mod outrun;
 mod replies;
 mod secrets;
+mod unkept;
 
 /// One test per scenario and database. A scenario is an async function over its connection type.
 macro_rules! on_both {

@@ -190,7 +190,8 @@ impl Server {
         let router = Router::new()
             .route("/orders", any(take.clone()))
             .route("/refunds", any(take.clone()))
-            .route("/orders/{id}/pay", post(take))
+            .route("/orders/{id}/pay", post(take.clone()))
+            .nest("/accounts/{account}", Router::new().route("/withdraw", post(take)))
             .with_state(front);
         Self::serve(router, runs).await
     }

@@ -97,6 +97,7 @@ pub const CONSUMER: Rights = Rights {
         "SELECT * FROM counterfoil_schema",
         "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, message_id) VALUES ('c', 's', 'o', sha256(''), 'm')
              ON CONFLICT DO NOTHING",
+        "INSERT INTO inbox_operations (consumer, scope, operation, fingerprint, result) VALUES ('c', 's', 'o2', sha256(''), '{}')",
         "UPDATE inbox_operations SET result = 'r', duplicates = duplicates + 1, last_duplicate_at = now(), conflicts = 0,
              last_conflict_at = NULL WHERE consumer = 'c' RETURNING fingerprint, message_id, result, applied_at",
         "UPDATE inbox_operations SET result = 'r', verdict = 'stale', finished_at = clock_timestamp(), result_dropped_at = NULL",
@@ -134,7 +135,7 @@ pub const CONSUMER: Rights = Rights {
              VALUES ('c', 's', 'o', 'e', gen_random_uuid()::text, sha256(''), 'ask', 'attempted', 1, 1, 'o', now(), '', now(), NULL)
              ON CONFLICT (consumer, scope, operation, effect) DO NOTHING RETURNING id",
         "SELECT * FROM inbox_effects FOR UPDATE SKIP LOCKED",
-        "UPDATE inbox_effects SET state = 'unknown', policy = 'ask', attempted_at = now(), attempts = 1, epoch = 1, owner = 'o',
+        "UPDATE inbox_effects SET state = 'unknown', policy = 'ask', fingerprint = sha256('x'), attempted_at = now(), attempts = 1, epoch = 1, owner = 'o',
              lease_until = NULL, asks = 0, ask_at = now(), result = NULL, error = '', unknown_since = now(),
              review_since = NULL, settled_at = NULL, late_at = NULL, late_result = NULL WHERE id = 1 AND epoch = 1",
         "DELETE FROM inbox_effects WHERE state = 'done'",
@@ -143,7 +144,6 @@ pub const CONSUMER: Rights = Rights {
     may_not: &[
         "UPDATE inbox_effects SET decided_by = 'x'",
         "UPDATE inbox_effects SET provider_key = 'x'",
-        "UPDATE inbox_effects SET fingerprint = sha256('x')",
         "TRUNCATE inbox_effects",
         "INSERT INTO inbox_generations (consumer, building, newest) VALUES ('c', 2, 2)",
         "UPDATE inbox_generations SET active = 1",

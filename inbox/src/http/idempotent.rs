@@ -162,9 +162,14 @@ where
             }
             if !looked_again && undone.may_be_outrun() {
                 looked_again = true;
-                if outrun(&shared, identity.as_ref()).await {
-                    shared.telemetry.transactions_repeated.increment(1);
-                    continue;
+                match outrun(&shared, identity.as_ref()).await {
+                    Some(true) => {
+                        shared.telemetry.transactions_repeated.increment(1);
+                        continue;
+                    }
+                    Some(false) => {}
+                    // Nothing was done here, and perhaps by another one: whoever sends it again finds out.
+                    None => return problem(RequestEnding::Unknown, Problem::Unknown),
                 }
             }
             let policy = &shared.policy.name;
@@ -196,18 +201,19 @@ where
 }
 
 /// Whether a request that failed was run against another one's commit, which has the answer then: the first look
-/// at a key can miss a commit of that moment, and a second one cannot.
+/// at a key can miss a commit of that moment, and a second one cannot. `None` where nobody can tell.
 async fn outrun<C: HttpConnection>(
     shared: &Arc<Shared<C>>,
     identity: Option<&Arc<Identity>>,
-) -> bool {
-    let Some(of) = identity.cloned() else { return false };
+) -> Option<bool> {
+    let Some(of) = identity.cloned() else { return Some(false) };
     let on = shared.clone();
     let call = shared.db.call_within(shared.policy.deadline, move |conn| on.is_known(conn, &of));
-    call.await.unwrap_or_else(|error| {
-        tracing::warn!(policy = shared.policy.name, reason = %error, "no second look at a key");
-        false
-    })
+    call.await
+        .inspect_err(|error| {
+            tracing::warn!(policy = shared.policy.name, reason = %error, "no second look at a key");
+        })
+        .ok()
 }
 
 /// The answer to a request that was undone, kept where the policy wants it kept.

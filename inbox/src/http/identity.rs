@@ -1,6 +1,8 @@
-use axum::extract::MatchedPath;
+use axum::extract::{MatchedPath, OriginalUri};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use message::{Fingerprint, InvalidMessage, OperationKey};
 
 use super::Caller;
@@ -29,26 +31,24 @@ impl Identity {
         policy: &Policy,
     ) -> Result<Self, InvalidMessage> {
         let method = parts.method.as_str();
-        let route = parts
-            .extensions
-            .get::<MatchedPath>()
-            .map_or_else(|| parts.uri.path(), MatchedPath::as_str);
+        // A nested router sees a path without what it is nested under, parameters and all.
+        let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
+        let route =
+            parts.extensions.get::<MatchedPath>().map_or_else(|| uri.path(), MatchedPath::as_str);
         let (tenant, principal) =
             caller.map_or(("", ""), |caller| (&*caller.tenant, &*caller.principal));
         // Whether there is a caller is hashed, too: one with empty names is not nobody.
         let named = if caller.is_some() { "caller" } else { "shared" };
         let scope = hash(&[named, tenant, principal, method, route, key].map(str::as_bytes));
-        let operation = OperationKey::new(readable(method, route), scope.to_string())?;
+        let operation = OperationKey::new(readable(method, route), id(&scope))?;
 
         let json = is_json(parts);
         let body = match policy.compare {
             Compare::Canonical if json => Fingerprint::of_payload(body, &[]),
             Compare::Canonical | Compare::Bytes => Fingerprint::of_bytes(body),
         };
-        let query = parts.uri.query().unwrap_or_default();
-        let path = parts.uri.path();
-        let fingerprint =
-            hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), body.as_bytes()]);
+        let (path, query) = (uri.path().as_bytes(), uri.query().unwrap_or_default().as_bytes());
+        let fingerprint = hash(&[method.as_bytes(), path, query, body.as_bytes()]);
         Ok(Self { operation, fingerprint, lock: lock(&scope) })
     }
 
@@ -56,6 +56,11 @@ impl Identity {
     pub(crate) fn short(&self) -> &str {
         let id = self.operation.id();
         id.get(..12).unwrap_or(id)
+    }
+
+    /// Names its row to the encryption. No part can hold a line's end.
+    pub(crate) fn context(&self, consumer: &str) -> String {
+        format!("{consumer}\n{}\n{}", self.operation.scope(), self.operation.id())
     }
 
     /// The number of its advisory lock under the policy of a consumer: requests that one service passes on to
@@ -74,6 +79,13 @@ impl Identity {
             replay: false,
         }
     }
+}
+
+/// 192 bits of a hash in half of the characters that all of it takes in hexadecimal: it is in the row, in its index
+/// and in the log of both, and no two callers' keys will meet.
+fn id(hash: &Fingerprint) -> String {
+    let [id @ .., _, _, _, _, _, _, _, _] = hash.as_bytes();
+    URL_SAFE_NO_PAD.encode(id)
 }
 
 /// A number for an advisory lock, from a hash.
@@ -105,7 +117,8 @@ fn readable(method: &str, route: &str) -> String {
 
 /// Each part with its length, so that no two lists of parts look alike.
 fn hash(parts: &[&[u8]]) -> Fingerprint {
-    let mut bytes = Vec::new();
+    let mut bytes =
+        Vec::with_capacity(parts.iter().map(|part| size_of::<u64>() + part.len()).sum());
     for part in parts {
         bytes.extend((part.len() as u64).to_be_bytes());
         bytes.extend(*part);

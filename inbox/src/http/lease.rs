@@ -80,10 +80,12 @@ impl<C: HttpConnection> Lease<C> {
             Some(standing) if !standing.same => Begun::Mismatch,
             Some(standing) => match &standing.reply {
                 None => Begun::Busy,
-                Some(reply) => match stored::read(Some(reply), identity.operation.id(), policy) {
-                    Ok(kept) => Begun::Completed(kept),
-                    Err(error) => Begun::Unreadable(error.to_string()),
-                },
+                Some(reply) => {
+                    match stored::read(Some(reply), &identity.context(consumer.0), policy) {
+                        Ok(kept) => Begun::Completed(kept),
+                        Err(error) => Begun::Unreadable(error.to_string()),
+                    }
+                }
             },
         })
     }
@@ -100,19 +102,22 @@ impl<C: HttpConnection> Lease<C> {
     /// Prolongs the lease again and again; returns when it is somebody else's.
     pub(crate) async fn keep(self) {
         let policy = &self.shared.policy;
-        // Three tries before it ends. A millisecond at least: zero would never let anybody else run.
-        let pause = (policy.lease / 3).max(Duration::from_millis(1));
+        // A millisecond at least: zero would never let anybody else run. A try that hangs on a dead connection
+        // must leave time for another one.
+        let quarter = (policy.lease / 4).max(Duration::from_millis(1));
+        let mut pause = quarter;
         loop {
             sleep(pause).await;
             let (on, lease) = (self.clone(), micros(policy.lease));
-            let call = self.shared.db.call_within(policy.lease, move |conn| {
+            let call = self.shared.db.call_within(quarter, move |conn| {
                 C::Backend::renew_request(conn, &on.row(), lease)
             });
             match call.await {
-                Ok(true) => {}
+                Ok(true) => pause = quarter,
                 Ok(false) => return,
                 // Whether it is lost, the completion will tell.
                 Err(error) => {
+                    pause = quarter / 2;
                     self.shared.telemetry.renewals_failed.increment(1);
                     let (policy, key) = (&policy.name, self.identity.short());
                     tracing::warn!(policy, key, reason = %error, "a lease was not renewed");

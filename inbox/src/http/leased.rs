@@ -58,8 +58,13 @@ where
     let (ending, response) = loop {
         match Lease::begin(&shared, &identity).await {
             Ok((Begun::Ours(epoch), lease)) => {
-                // Once overtaken it is for the other one to answer: what it left is looked at again.
+                // Once overtaken it is for the other one to answer: what it left is looked at again. It has left
+                // nothing, and nobody is to wait for a run that there is not.
                 let Some(request) = request.take() else {
+                    if let Err(error) = lease.release().await {
+                        let (policy, key) = (&shared.policy.name, identity.short());
+                        tracing::warn!(policy, key, reason = %error, "a key stays taken for its lease");
+                    }
                     break problem(&shared, RequestEnding::Overtaken, Problem::Unknown);
                 };
                 if epoch > 1 {
@@ -135,36 +140,40 @@ async fn run<C: HttpConnection>(
     lease: Lease<C>,
     handler: impl Future<Output = Result<Response, Infallible>>,
 ) -> Option<(RequestEnding, Response)> {
-    let answered = select! {
-        answered = AssertUnwindSafe(handler).catch_unwind() => answered,
+    // The body is the handler's, too, and can take as long.
+    let answered = async {
+        let (ending, response) = match AssertUnwindSafe(handler).catch_unwind().await {
+            Ok(Ok(response)) => (RequestEnding::First, response),
+            Err(_) => {
+                let (policy, key) = (&shared.policy.name, identity.short());
+                tracing::error!(policy, key, "the handler panicked");
+                problem(&shared, RequestEnding::Panicked, Problem::Failed)
+            }
+        };
+        let kept = shared.policy.keeps(response.status()) == Keep::Stored;
+        (ending, kept, whole(&shared, &identity, response, kept).await)
+    };
+    let (ending, kept, whole) = select! {
+        answered = answered => answered,
         // Whoever has it now runs the handler: the less of it runs twice, the better.
         () = lease.clone().keep() => return None,
     };
-    let (ending, response) = match answered {
-        Ok(Ok(response)) => (RequestEnding::First, response),
-        Err(_) => {
+    let Whole { response, stored, fault } = whole;
+    let ending = match fault {
+        None => ending,
+        Some(fault) => {
             let (policy, key) = (&shared.policy.name, identity.short());
-            tracing::error!(policy, key, "the handler panicked");
-            problem(&shared, RequestEnding::Panicked, Problem::Failed)
+            tracing::error!(policy, key, reason = %fault, "a reply cannot be kept");
+            RequestEnding::Unrecorded
         }
     };
-    let (response, stored) = match whole(&shared, &identity, response).await {
-        Ok(both) => both,
-        Err(error) => {
-            let (policy, key) = (&shared.policy.name, identity.short());
-            tracing::error!(policy, key, reason = %error, "a reply could not be written for storing");
-            let failed = problem(&shared, RequestEnding::Unrecorded, Problem::Unknown);
-            return Some(failed);
-        }
-    };
-    let kept = shared.policy.keeps(response.status()) == Keep::Stored;
     for tried in 1..=TRIES {
         let settled = if kept { lease.complete(&stored).await } else { lease.release().await };
         match settled {
-            Ok(true) if kept || ending == RequestEnding::Panicked => {
-                return Some((ending, response));
+            Ok(true) if !kept && ending == RequestEnding::First => {
+                return Some((RequestEnding::Refused, response));
             }
-            Ok(true) => return Some((RequestEnding::Refused, response)),
+            Ok(true) => return Some((ending, response)),
             Ok(false) => return None,
             Err(error) => {
                 let (policy, key) = (&shared.policy.name, identity.short());
@@ -177,24 +186,38 @@ async fn run<C: HttpConnection>(
     Some((RequestEnding::Unrecorded, response))
 }
 
-/// A response with what is to be stored of it. One of unknown length is not read: its end may never come.
+/// A response with what is to be stored of it.
+struct Whole {
+    response: Response,
+    stored: String,
+    /// Why nothing more is stored than that the handler has run. It has: nobody may run it again.
+    fault: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A body of unknown length is not read: its end may never come. Nor is one that is not to be kept.
 async fn whole<C: HttpConnection>(
     shared: &Shared<C>,
     identity: &Identity,
     response: Response,
-) -> Result<(Response, String), Box<dyn std::error::Error + Send + Sync>> {
+    kept: bool,
+) -> Whole {
     let policy = &shared.policy;
+    let bare = stored::not_kept(response.status());
     let upper = response.body().size_hint().upper();
-    if upper.is_none_or(|upper| upper > policy.max_reply as u64) {
-        let stored = stored::not_kept(response.status())?;
-        return Ok((response, stored));
+    if !kept || upper.is_none_or(|upper| upper > policy.max_reply as u64) {
+        return Whole { response, stored: bare, fault: None };
     }
     let (parts, rest) = response.into_parts();
-    let body = match body::whole(&HeaderMap::new(), rest, policy.max_reply).await {
-        Ok(body) => body,
-        Err(_) => return Err("the handler's response body broke off".into()),
+    let Ok(body) = body::whole(&HeaderMap::new(), rest, policy.max_reply).await else {
+        let response = shared.problem(Problem::NotKept).into_response();
+        let fault = Some("the handler's response body broke off".into());
+        return Whole { response, stored: bare, fault };
     };
     let reply = Reply { status: parts.status, headers: parts.headers.clone(), body: body.clone() };
-    let stored = stored::written(&reply, identity.operation.id(), policy)?;
-    Ok((Response::from_parts(parts, Body::from(body)), stored))
+    let written = stored::written(&reply, &identity.context(&shared.consumer), policy);
+    let response = Response::from_parts(parts, Body::from(body));
+    match written {
+        Ok(stored) => Whole { response, stored, fault: None },
+        Err(fault) => Whole { response, stored: bare, fault: Some(fault) },
+    }
 }

@@ -36,8 +36,8 @@ pub struct Policy {
     pub name: String,
     /// Where the policy is published: problems point to its sections.
     pub url: String,
-    /// How long a key is known, by the database's clock, and the expiry to publish: from the claim on,
-    /// or in the layer from its completion. After it the key is as new, whether the purge has run or
+    /// How long a key is known, by the database's clock, and the expiry to publish: from the commit
+    /// on, or in the layer from its completion. After it the key is as new, whether the purge has run or
     /// not. Default 24 h.
     pub keep: Duration,
     /// Whether POST and PATCH need a key. Default true; false handles a request without one normally,

@@ -10,7 +10,8 @@ pub trait Seal: fmt::Debug + Send + Sync {
     /// Encrypts.
     ///
     /// # Errors
-    /// Whatever prevents it. The request then fails and its transaction is rolled back.
+    /// Whatever prevents it. The request then fails and its transaction is rolled back; behind the layer, whose
+    /// handler has run by then, only that it has is kept.
     fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
 
     /// Decrypts.

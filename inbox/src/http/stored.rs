@@ -1,5 +1,5 @@
 use axum::http::StatusCode;
-use axum::http::header::{HeaderName, HeaderValue};
+use axum::http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -48,9 +48,13 @@ pub(crate) enum Kept {
 /// A reply as it is stored. `context` names its row to the encryption.
 pub(crate) fn written(reply: &Reply, context: &str, policy: &Policy) -> Result<String, Cause> {
     if reply.body.len() > policy.max_reply {
-        return not_kept(reply.status);
+        return Ok(not_kept(reply.status));
     }
-    let listed = reply.headers.iter().filter(|(name, _)| policy.headers.contains(name));
+    // Without its coding a body is none.
+    let listed = reply
+        .headers
+        .iter()
+        .filter(|(name, _)| policy.headers.contains(name) || **name == CONTENT_ENCODING);
     let headers = listed.filter_map(|(name, value)| {
         Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
     });
@@ -70,8 +74,8 @@ pub(crate) fn written(reply: &Reply, context: &str, policy: &Policy) -> Result<S
 }
 
 /// What is stored of a reply that cannot be kept.
-pub(crate) fn not_kept(status: StatusCode) -> Result<String, Cause> {
-    Ok(serde_json::to_string(&Stored::NotKept(status.as_u16()))?)
+pub(crate) fn not_kept(status: StatusCode) -> String {
+    format!(r#"{{"not_kept":{}}}"#, status.as_u16())
 }
 
 /// What was stored. `None` is a reply that retention has dropped.

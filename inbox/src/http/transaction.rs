@@ -230,7 +230,8 @@ impl<C: HttpConnection> Shared<C> {
             C::Backend::count_repeat(tx, &identity.row(&self.consumer))?;
             return Ok(Done::Mismatch);
         }
-        let kept = stored::read(known.reply.as_deref(), identity.operation.id(), &self.policy);
+        let kept =
+            stored::read(known.reply.as_deref(), &identity.context(&self.consumer), &self.policy);
         match kept.map_err(Undone::Unreadable)? {
             Kept::Reply(reply) => Ok(Done::Replay(reply)),
             Kept::NotKept => Ok(Done::NotKept),
@@ -239,7 +240,7 @@ impl<C: HttpConnection> Shared<C> {
 
     /// Stores the reply. Also what finds out that the transaction is doomed: see [`Self::unkeyed`].
     fn keep(&self, tx: &mut C, identity: &Identity, reply: &Reply) -> Result<(), Undone> {
-        let stored = stored::written(reply, identity.operation.id(), &self.policy)
+        let stored = stored::written(reply, &identity.context(&self.consumer), &self.policy)
             .map_err(Undone::Unwritable)?;
         match C::Backend::insert_applied(tx, &identity.row(&self.consumer), &stored)? {
             true => Ok(()),

@@ -159,7 +159,8 @@ pub(crate) fn renew_request<C: LoadConnection<Backend = Pg>>(
     .map(|rows| rows == 1)
 }
 
-/// Keeps the reply; false where somebody else has taken over.
+/// Keeps the reply; false where somebody else has taken over. Once more is no difference: the answer to the first
+/// time may have been lost.
 pub(crate) fn complete_request<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     claim: &Claim<'_>,
@@ -167,7 +168,7 @@ pub(crate) fn complete_request<C: LoadConnection<Backend = Pg>>(
 ) -> QueryResult<bool> {
     Statement::<6>::new(
         "UPDATE inbox_requests SET state = 'completed', reply = ?, lease_until = NULL, completed_at = clock_timestamp()
-         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ? AND state = 'in_progress'",
+         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ?",
         [
             Bind::Text(reply),
             Bind::Text(claim.consumer.0),

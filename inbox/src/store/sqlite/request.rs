@@ -43,6 +43,8 @@ pub(crate) fn insert_applied<C: LoadConnection<Backend = Sqlite>>(
     row: &Row<'_>,
     reply: &str,
 ) -> QueryResult<bool> {
+    // The row would be committed by itself.
+    still_good(conn)?;
     request::unless_taken(request::insert_applied(row, reply).execute(conn))
 }
 
@@ -148,7 +150,8 @@ pub(crate) fn renew_request<C: LoadConnection<Backend = Sqlite>>(
     .map(|rows| rows == 1)
 }
 
-/// Keeps the reply; false where somebody else has taken over.
+/// Keeps the reply; false where somebody else has taken over. Once more is no difference: the answer to the first
+/// time may have been lost.
 pub(crate) fn complete_request<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     claim: &Claim<'_>,
@@ -156,7 +159,7 @@ pub(crate) fn complete_request<C: LoadConnection<Backend = Sqlite>>(
 ) -> QueryResult<bool> {
     Statement::<6>::new(
         "UPDATE inbox_requests SET state = 'completed', reply = ?, lease_until = NULL, completed_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ? AND state = 'in_progress'",
+         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ?",
         [
             Bind::Text(reply),
             Bind::Text(claim.consumer.0),
@@ -209,7 +212,15 @@ pub(crate) fn delete_requests<C: LoadConnection<Backend = Sqlite>>(
     .map(|rows| i64::try_from(rows).unwrap_or(i64::MAX))
 }
 
-/// Nothing: a swallowed error dooms no transaction here.
-pub(crate) fn still_good<C: LoadConnection<Backend = Sqlite>>(_conn: &mut C) -> QueryResult<()> {
-    Ok(())
+/// Fails where the transaction is no more. Most errors that a handler can swallow leave it as it is; a full disk,
+/// `RAISE(ROLLBACK)` and `ON CONFLICT ROLLBACK` end it, and every statement after that commits by itself.
+pub(crate) fn still_good<C: LoadConnection<Backend = Sqlite>>(conn: &mut C) -> QueryResult<()> {
+    // Nothing but BEGIN tells: in a transaction it is refused, and changes nothing.
+    if Statement::<0>::new("BEGIN", []).execute(conn).is_err() {
+        return Ok(());
+    }
+    Statement::<0>::new("ROLLBACK", []).execute(conn)?;
+    Err(diesel::result::Error::QueryBuilderError(
+        "the handler has swallowed an error that ended its transaction".into(),
+    ))
 }
