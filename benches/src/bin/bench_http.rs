@@ -29,11 +29,12 @@ use tokio::net::TcpListener;
 /// handler without one, `replay_ratio` repeats / first requests.
 #[derive(Parser)]
 struct Options {
-    /// Requests in each measurement.
-    #[arg(long, default_value_t = 5_000)]
+    /// Requests in each measurement: few, because what else the machine does changes within seconds, and that is in
+    /// no ratio of measurements that are close together.
+    #[arg(long, default_value_t = 1_000)]
     requests: u64,
     /// Measurements of each.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 51)]
     rounds: usize,
     /// Clients, each with a connection of its own.
     #[arg(long, default_value_t = 8)]
