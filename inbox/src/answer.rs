@@ -22,21 +22,27 @@ impl<C: InboxConnection> Engine<C> {
     pub(crate) async fn reply(
         &self,
         task: &Task<C>,
-        ending: Ending,
+        end: &End,
         lost: Option<&CancellationToken>,
     ) -> Option<Ending> {
         let (Some(replies), Some(queue)) = (&self.replies, reply_to(&task.incoming)) else {
             return None;
         };
         // A run that was rolled back has left its result, too: it is nobody's.
-        let kept = matches!(ending, Ending::Applied | Ending::Duplicate | Ending::Stale);
+        let kept = matches!(end.ending, Ending::Applied | Ending::Duplicate | Ending::Stale);
         let result = task.take_result().filter(|_| kept);
-        let outcome = outcome(ending, result.is_some())?;
+        let outcome = outcome(end.ending, result.is_some(), end.again)?;
         let operation = task.if_decoded().map(|job| job.operation.id());
-        let reply = reply::reply(&task.incoming, queue, operation, outcome, result.as_deref());
+        let mut reply = reply::reply(&task.incoming, queue, operation, outcome, result.as_deref());
         let mut patience = Patience::default();
+        let mut told_short = false;
         loop {
             let error = match replies.send(reply.clone()).await {
+                Ok(Replied::Unsendable) if result.is_some() && !told_short => {
+                    self.replied(Replied::Unsendable, queue);
+                    (reply, told_short) = (reply::without_result(&reply), true);
+                    continue;
+                }
                 Ok(replied) => {
                     self.replied(replied, queue);
                     return None;
@@ -70,6 +76,9 @@ impl<C: InboxConnection> Engine<C> {
                     outcome = replied.as_str(),
                     "a reply did not arrive"
                 );
+            }
+            Replied::Unsendable => {
+                tracing::warn!(consumer, queue, "a reply is larger than the broker carries");
             }
             Replied::NotAllowed => {
                 tracing::warn!(consumer, queue, "a command names a queue that may not be answered");

@@ -168,11 +168,17 @@ pub(crate) struct End {
     /// Runs of the handler until then.
     pub(crate) attempts: u32,
     pub(crate) duplicate: Option<DuplicateKind>,
+    /// It was parked, and moves on by itself: this is not the end of it.
+    pub(crate) again: bool,
 }
 
 impl End {
     pub(crate) const fn of(ending: Ending, attempts: u32) -> Self {
-        Self { ending, attempts, duplicate: None }
+        let again = matches!(
+            ending,
+            Ending::Parked(Reason::Failed | Reason::Hung | Reason::Early | Reason::Behind)
+        );
+        Self { ending, attempts, duplicate: None, again }
     }
 }
 

@@ -106,7 +106,7 @@ impl<C: InboxConnection> Engine<C> {
         let Unit { task, received, reply, room } = unit;
         let mut end = self.conclude(&task).await;
         let lost = reply.as_ref().map(|reply| &reply.lost);
-        if let Some(ending) = self.reply(&task, end.ending, lost).await {
+        if let Some(ending) = self.reply(&task, &end, lost).await {
             end.ending = ending;
         }
         let answered = match reply {
@@ -161,9 +161,14 @@ impl<C: InboxConnection> Engine<C> {
                 Tried::Step(Step::Fault(fault), ready) => {
                     let early_for = task.lease.map_or(Duration::ZERO, |lease| lease.early_for);
                     let parking = self.settings.parking(fault, attempts + 1, early_for);
-                    let attempts = parking.attempts;
+                    let (attempts, too_late) = (
+                        parking.attempts,
+                        parking.reason == Reason::Early && parking.next == Next::Review,
+                    );
                     let ending = self.park(task, ready.as_ref(), parking, patience).await;
-                    return End::of(ending, attempts);
+                    let mut end = End::of(ending, attempts);
+                    end.again &= !(too_late && ending == Ending::Parked(Reason::Early));
+                    return end;
                 }
                 // A parked one can wait where it is, and keeps no worker from its work.
                 Tried::Step(Step::Wait(reason), _) if task.lease.is_some() => {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use transport::{Lane, Publisher, Unavailable, Verdict};
 
-use crate::ending::{Ending, Reason};
+use crate::ending::Ending;
 use crate::incoming::Incoming;
 
 /// What became of a reply.
@@ -19,6 +19,8 @@ pub(crate) enum Replied {
     Sent,
     /// The broker would not take it: as a rule the queue is gone, and with it whoever was waiting.
     Refused,
+    /// No broker could carry it: it is too large. Whoever waits is told that instead, if that can be carried.
+    Unsendable,
     /// Its queue is none that may be answered.
     NotAllowed,
     /// The broker could not be used, and nobody will bring the command again but its sender.
@@ -26,13 +28,15 @@ pub(crate) enum Replied {
 }
 
 impl Replied {
-    pub(crate) const ALL: [Self; 4] = [Self::Sent, Self::Refused, Self::NotAllowed, Self::Lost];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Sent, Self::Refused, Self::Unsendable, Self::NotAllowed, Self::Lost];
 
     /// As used as a metric label.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",
             Self::Refused => "refused",
+            Self::Unsendable => "unsendable",
             Self::NotAllowed => "not_allowed",
             Self::Lost => "lost",
         }
@@ -74,7 +78,8 @@ impl Replies {
         drop(lane);
         match settled.await {
             Ok(Ok(Verdict::Confirmed)) => Ok(Replied::Sent),
-            Ok(Ok(Verdict::Refused(_) | Verdict::Poison(_))) => Ok(Replied::Refused),
+            Ok(Ok(Verdict::Refused(_))) => Ok(Replied::Refused),
+            Ok(Ok(Verdict::Poison(_))) => Ok(Replied::Unsendable),
             Ok(Err(error)) => Err(error),
             // Whoever sent it was given up in the middle.
             Err(_) => {
@@ -129,16 +134,15 @@ pub(crate) fn reply_to(incoming: &Incoming) -> Option<&str> {
     incoming.headers.get(name::REPLY_TO).filter(|queue| !queue.is_empty())
 }
 
-/// What whoever waits is told; `None` where there is no answer yet, or somebody else gives it.
-pub(crate) const fn outcome(ending: Ending, has_result: bool) -> Option<&'static str> {
+/// What whoever waits is told; `None` where there is no answer yet, or somebody else gives it. `again` says that a
+/// parked message is tried again by itself.
+pub(crate) const fn outcome(ending: Ending, has_result: bool, again: bool) -> Option<&'static str> {
     match ending {
         Ending::Duplicate if !has_result => Some("forgotten"),
         Ending::Applied | Ending::Stale | Ending::Duplicate => Some(ending.as_str()),
-        // It is tried again, and answered then.
-        Ending::Parked(Reason::Failed | Reason::Hung | Reason::Early | Reason::Behind)
-        | Ending::Overtaken
-        | Ending::Unsettled
-        | Ending::Released => None,
+        Ending::Overtaken | Ending::Unsettled | Ending::Released => None,
+        // Answered then.
+        Ending::Parked(_) if again => None,
         Ending::Parked(reason) => Some(reason.as_str()),
     }
 }
@@ -176,4 +180,12 @@ pub(crate) fn reply(
         payload: Bytes::copy_from_slice(result.map_or("null", RawValue::get).as_bytes()),
         created_at: SystemTime::now(),
     }
+}
+
+/// What is told in the place of a result that no broker could carry.
+pub(crate) fn without_result(reply: &Message) -> Message {
+    let mut short = reply.clone();
+    short.headers.insert(name::OUTCOME, Replied::Unsendable.as_str());
+    short.payload = Bytes::from_static(b"null");
+    short
 }

@@ -52,7 +52,7 @@ enum Authorized {
     No { limit: i64 },
 }
 
-fn authorizing<C: Store, B: Broker>(
+pub(super) fn authorizing<C: Store, B: Broker>(
     name: &str,
     db: db::Db<C>,
     broker: &Arc<B>,
@@ -67,6 +67,7 @@ fn authorizing<C: Store, B: Broker>(
             match command.cents {
                 0 => return Err(Failure::reject("nothing to authorize")),
                 1 if context.attempt() == 1 => return Err(Failure::retry("not yet")),
+                2 => return Err(Failure::early("no such order yet")),
                 _ => {}
             }
             if command.cents > 1000 {
@@ -80,19 +81,19 @@ fn authorizing<C: Store, B: Broker>(
 }
 
 /// A sender of commands with a queue for their answers.
-struct Caller<B> {
-    corner: Corner<B>,
+pub(super) struct Caller<B> {
+    pub(super) corner: Corner<B>,
     exchange: String,
-    commands: String,
+    pub(super) commands: String,
     queue: String,
     replies: Box<dyn Subscription>,
 }
 
 /// Outcome, result, and the command that is answered.
-type Reply = (String, String, String);
+pub(super) type Reply = (String, String, String);
 
 impl<B: Broker> Caller<B> {
-    async fn new(broker: B) -> Self {
+    pub(super) async fn new(broker: B) -> Self {
         let corner = Corner::new(broker);
         let (exchange, commands) = corner.pair().await;
         let queue = corner.queue("replies").await;
@@ -113,11 +114,11 @@ impl<B: Broker> Caller<B> {
         id
     }
 
-    async fn ask(&self, order: &str, cents: i64) -> String {
+    pub(super) async fn ask(&self, order: &str, cents: i64) -> String {
         self.send(order, cents, &self.queue).await
     }
 
-    async fn reply(&mut self) -> Reply {
+    pub(super) async fn reply(&mut self) -> Reply {
         let Delivery { headers, payload, kind, acker, .. } =
             self.replies.receive().await.expect("receives");
         acker.ack().await.expect("acknowledged");
@@ -129,7 +130,7 @@ impl<B: Broker> Caller<B> {
     }
 
     /// Nothing more has come, or is coming.
-    async fn no_reply(&mut self) {
+    pub(super) async fn no_reply(&mut self) {
         assert_eq!(self.corner.depth(&self.queue).await, 0);
         assert_eq!(self.replies.waiting().await.expect("counted"), 0);
         let more = tokio::time::timeout(Duration::ZERO, self.replies.receive()).await;
@@ -137,7 +138,7 @@ impl<B: Broker> Caller<B> {
     }
 }
 
-fn reply(outcome: &str, result: &str, to: &str) -> Reply {
+pub(super) fn reply(outcome: &str, result: &str, to: &str) -> Reply {
     (outcome.to_owned(), result.to_owned(), to.to_owned())
 }
 
