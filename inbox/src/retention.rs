@@ -8,7 +8,7 @@ use diesel::connection::LoadConnection;
 use crate::backend::InboxBackend;
 use crate::effect::EffectBackend;
 use crate::store::micros;
-use crate::{BuildError, Consumer};
+use crate::{BuildError, Consumer, rebuild};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -167,7 +167,11 @@ where
         progress.results = walk.last.unwrap_or(progress.results);
         (results, looked_at) = (walk.dropped, walk.looked_at);
     }
-    let effects = C::Backend::delete_effects(conn, consumer, micros(retention.operations), rows)?;
+    // All generations of a consumer share its effects, and each of them can be the last one to know of an operation.
+    let own = Consumer(rebuild::own(consumer.0));
+    let names = rebuild::names(conn, own.0)?;
+    let window = micros(retention.operations);
+    let effects = C::Backend::delete_effects(conn, own, &names, window, rows)?;
     let starts = C::Backend::delete_starts(conn, consumer, micros(retention.starts), rows)?;
     let parked = match retention.parked {
         Some(window) => C::Backend::delete_parked(conn, consumer, micros(window), rows)?,

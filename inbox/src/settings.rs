@@ -130,7 +130,9 @@ impl Settings {
     /// Those of effects as they hold in an inbox: a handler must not be given up before its call is.
     pub(crate) fn effects(&self) -> effect::Settings {
         let mut effects = self.effects.clone();
-        effects.deadline = effects.deadline.min(self.handler_deadline / 2);
+        effects.longest = self.handler_deadline / 2;
+        effects.deadline = effects.deadline.min(effects.longest);
+        effects.ask_deadline = effects.ask_deadline.min(effects.longest);
         effects
     }
 

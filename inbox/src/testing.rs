@@ -75,7 +75,7 @@ use message::OperationKey;
 use crate::backend::InboxBackend;
 use crate::effect::EffectBackend;
 use crate::store::micros;
-use crate::{Consumer, Operation, OperationVerdict, Parked, Reason};
+use crate::{Consumer, Operation, OperationVerdict, Parked, Reason, rebuild};
 
 /// Lets time pass for what a consumer has parked and for its effects: retries become due, what came early grows
 /// old, calls whose process died are found, as if so long had gone by. Waits are counted by the database's clock, which no test can move.
@@ -88,7 +88,8 @@ where
     C::Backend: InboxBackend,
 {
     C::Backend::pass_time(conn, consumer, micros(time))?;
-    C::Backend::pass_effect_time(conn, consumer, micros(time))
+    // All generations share the effects of their consumer.
+    C::Backend::pass_effect_time(conn, Consumer(rebuild::own(consumer.0)), micros(time))
 }
 
 /// The consumer's handler took effect for this operation, once: the row that says so is what every later

@@ -172,7 +172,8 @@ async fn a_consumer_keeps_its_effects_and_an_operator_decides_about_them() {
         .expect_err("unknown");
     let mut owner = database.pg();
     pass(&mut owner, std::time::Duration::from_secs(3600));
-    let reconciler = Reconciler::new(db.clone(), BILLING, Default::default());
+    let reconciler =
+        Reconciler::new(db.clone(), BILLING, Default::default()).expect("settings that can work");
     let reconciler = reconciler.ask_any(async |_| Ok(Answer::Done(5)));
     assert_eq!(reconciler.round().await.expect("asks").done, 1);
     let rows = support::effects::all(&mut owner);

@@ -141,6 +141,16 @@ async fn reconciled<C: Store>() {
     let known = effects::<C>(&database, "done");
     assert_eq!(charge(&known, Ok(9)).await.expect("stored"), 5);
 
+    // A program that cannot be started, or that prints no JSON, is no answer of the provider.
+    for (program, fault) in [("no-such-program", "cannot start"), ("./", "cannot start")] {
+        pass(&mut C::connection(&database), HOUR);
+        let ask = ["effects", "reconcile", "--effect", CHARGE, "--", program];
+        says(&refused(&database, &ask), &[fault, program]);
+    }
+    pass(&mut C::connection(&database), HOUR);
+    let ask = ["effects", "reconcile", "--effect", CHARGE, "--deadline", "30s", "--", "echo", "{"];
+    says(&refused(&database, &ask), &["no JSON", "still unknown"]);
+
     // Without a program: what has been unknown for too long is a person's.
     pass(&mut C::connection(&database), 25 * HOUR);
     says(

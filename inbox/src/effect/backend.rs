@@ -16,9 +16,9 @@ stores! {
     fn lapsed_effects(consumer: Consumer<'_>, limit: i64) -> Vec<i64> = effect;
     fn overdue_effects(consumer: Consumer<'_>, time: i64, limit: i64) -> Vec<i64> = effect;
     fn due_effects(consumer: Consumer<'_>, names: Option<&str>, limit: i64) -> Vec<i64> = effect;
-    fn wake_parked(consumer: Consumer<'_>, operation: &OperationKey) -> usize = effect;
+    fn wake_parked(consumers: &[String; 3], operation: &OperationKey) -> usize = effect;
     fn effect_figures(consumer: Consumer<'_>) -> (i64, i64) = effect;
-    fn delete_effects(consumer: Consumer<'_>, window: i64, rows: i64) -> i64 = effect;
+    fn delete_effects(consumer: Consumer<'_>, names: &[String; 3], window: i64, rows: i64) -> i64 = effect;
     fn pass_effect_time(consumer: Consumer<'_>, time: i64) -> () = effect;
     fn list_effects(which: &Selection) -> Vec<Effect> = effects_seen;
     fn count_effects(consumer: Option<&str>) -> Vec<Count> = effects_seen;

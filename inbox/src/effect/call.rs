@@ -3,11 +3,13 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::BoxError;
 use crate::failure::chain;
+use crate::park::detail;
 
 /// Why a call brought no result.
 ///
@@ -69,6 +71,13 @@ pub(crate) enum Outcome {
     Unknown(String),
 }
 
+/// When a time that begins now is over. One that no clock can count to is as good as none.
+pub(crate) fn over_in(time: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or(now + YEAR)
+}
+
 /// Runs a call until it answers, panics or `until` has come.
 ///
 /// The clock is looked at before the call is polled and not after: a process that was frozen over its deadline must
@@ -124,9 +133,9 @@ impl<T> Ended<T> {
 impl From<&CallFailure> for Outcome {
     fn from(failure: &CallFailure) -> Self {
         match failure {
-            CallFailure::Refused(reason) => Self::Refused(reason.clone()),
-            CallFailure::NotDone(source) => Self::NotDone(chain(&**source)),
-            CallFailure::Unknown(source) => Self::Unknown(chain(&**source)),
+            CallFailure::Refused(reason) => Self::Refused(detail(reason)),
+            CallFailure::NotDone(source) => Self::NotDone(detail(&chain(&**source))),
+            CallFailure::Unknown(source) => Self::Unknown(detail(&chain(&**source))),
         }
     }
 }
@@ -138,7 +147,6 @@ fn text(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::time::Duration;
 
     use super::*;
 

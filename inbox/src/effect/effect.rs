@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::call::CallFailure;
 use super::json::told;
 use super::one::One;
-use super::{Answer, BoxError, EffectError, Effects, Policy, ProviderKey};
+use super::{Answer, BoxError, Compensated, EffectError, Effects, Ending, Policy, ProviderKey};
 
 /// One effect of an operation.
 #[must_use = "nothing is performed before `once`"]
@@ -72,16 +72,18 @@ impl<'a> Effect<'a> {
         self
     }
 
-    /// What is asked for. Another request under the same name is [`EffectError::Conflict`]. Without it the message's
+    /// What is asked for. Another request under the same name is [`EffectError::Conflict`], unless the one before was
+    /// certainly not performed. Without it the message's
     /// own fingerprint counts, and outside of an inbox nothing.
     pub fn request(mut self, request: &(impl Serialize + ?Sized)) -> Self {
         self.request = serde_json::to_value(request).map(|value| Fingerprint::of_json(&value, &[]));
         self
     }
 
-    /// Sets [`Settings::deadline`](super::Settings::deadline) for this one.
+    /// Sets [`Settings::deadline`](super::Settings::deadline) for this one; in an inbox no more than half of its
+    /// handler's, either.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.deadline = deadline.min(self.effects.shared.settings.longest);
         self
     }
 
@@ -106,8 +108,11 @@ impl<'a> Effect<'a> {
     /// Undoes it, once: calls `call` with what it brought. That is an effect of its own, `NAME/compensation`, with a
     /// key of its own, and everything said here before is about it.
     ///
-    /// `None` where there is nothing to undo: it was refused, or never performed. From then on it is refused to
-    /// everybody, as called off: nobody performs it after this has been said.
+    /// An effect belongs to the operation that performed it. Where another message calls for its undoing, take it
+    /// from [`Effects::of`] that operation: from this message's own it is one that nobody has performed, and
+    /// [`Compensated::CalledOff`].
+    ///
+    /// What was never performed is refused to everybody from then on, as called off.
     ///
     /// Afterwards [`once`](Self::once) still brings what it brought the first time: a handler that compensates does
     /// not go on with it.
@@ -115,7 +120,7 @@ impl<'a> Effect<'a> {
     /// # Errors
     /// [`EffectError`]; [`EffectError::NotKnown`] where it may have been performed. A message then comes again when
     /// it is decided.
-    pub async fn compensate<D, R, F, Fut>(self, call: F) -> Result<Option<R>, EffectError>
+    pub async fn compensate<D, R, F, Fut>(self, call: F) -> Result<Compensated<R>, EffectError>
     where
         D: DeserializeOwned + Send,
         R: Serialize + DeserializeOwned + Send,
@@ -125,10 +130,18 @@ impl<'a> Effect<'a> {
         let (effects, name) = (self.effects, self.name);
         check_name("effect", name)?;
         let (one, ask) = self.named(format!("{name}/compensation"))?;
-        let Some(done) = super::compensate::undoable::<D>(effects, name).await? else {
-            return Ok(None);
+        let done = match super::compensate::undoable::<D, R>(effects, name).await? {
+            Ok(done) => done,
+            Err(nothing) => {
+                let ending = match nothing {
+                    Compensated::CalledOff => Ending::CalledOff,
+                    Compensated::Refused | Compensated::Undone(_) => Ending::Refused,
+                };
+                effects.shared.telemetry.ended(ending);
+                return Ok(nothing);
+            }
         };
-        one.perform(ask, |key| call(key, done)).await.map(Some)
+        one.perform(ask, |key| call(key, done)).await.map(Compensated::Undone)
     }
 
     fn named(self, name: String) -> Result<(One<'a>, Option<Ask<'a>>), EffectError> {

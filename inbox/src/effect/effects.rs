@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 use super::call::CallFailure;
 use super::ledger::{Ledger, LedgerOf};
 use super::{Effect, EffectError, ProviderKey, Settings};
-use crate::Consumer;
 use crate::builder::InboxConnection;
 use crate::telemetry::EffectTelemetry;
+use crate::{BuildError, Consumer, rebuild};
 
 /// The ledger of one consumer.
 pub(crate) struct Shared {
@@ -27,7 +27,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// A rebuild finds the effects of the first time: all generations of a consumer share them.
     pub(crate) fn new<C: InboxConnection>(db: Db<C>, consumer: &str, settings: Settings) -> Self {
-        let consumer = consumer.split_once('#').map_or(consumer, |(base, _)| base).to_owned();
+        let consumer = rebuild::own(consumer).to_owned();
         let ledger =
             Box::new(LedgerOf { db, consumer: consumer.clone(), settings: settings.clone() });
         let telemetry = EffectTelemetry::new(&consumer);
@@ -72,19 +72,26 @@ impl Effects {
         consumer: Consumer<'_>,
         operation: &OperationKey,
     ) -> Self {
-        Self::with(db, consumer, operation, Settings::default())
+        Self::over(Shared::new(db, consumer.0, Settings::default()), operation)
     }
 
     /// The same with settings of yours.
-    #[must_use]
+    ///
+    /// # Errors
+    /// [`BuildError::BadSetting`].
     pub fn with<C: InboxConnection>(
         db: Db<C>,
         consumer: Consumer<'_>,
         operation: &OperationKey,
         settings: Settings,
-    ) -> Self {
+    ) -> Result<Self, BuildError> {
+        settings.check()?;
+        Ok(Self::over(Shared::new(db, consumer.0, settings), operation))
+    }
+
+    fn over(shared: Shared, operation: &OperationKey) -> Self {
         Self {
-            shared: Arc::new(Shared::new(db, consumer.0, settings)),
+            shared: Arc::new(shared),
             operation: operation.clone(),
             fingerprint: Fingerprint::of_bytes(&[]),
         }

@@ -7,7 +7,7 @@ pub enum Ending {
     Done,
     /// Performed before; the stored result was given.
     Stored,
-    /// The provider said no, now or before, or it was called off.
+    /// The provider said no, now or before, or it was called off. Also a compensation that finds it so.
     Refused,
     /// Called, and certainly not performed.
     NotDone,
@@ -23,6 +23,8 @@ pub enum Ending {
     Conflict,
     /// A compensation came before it was known whether there is something to undo.
     NotKnown,
+    /// A compensation came for what nobody had performed, and called it off.
+    CalledOff,
     /// An attempt reported that it was done after another one, or a decision, had followed it.
     Late,
     /// Its name, request or result cannot be used.
@@ -41,7 +43,7 @@ pub enum Ending {
 
 impl Ending {
     /// Every ending.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Done,
         Self::Stored,
         Self::Refused,
@@ -52,6 +54,7 @@ impl Ending {
         Self::UnderWay,
         Self::Conflict,
         Self::NotKnown,
+        Self::CalledOff,
         Self::Late,
         Self::Unusable,
         Self::Unavailable,
@@ -75,6 +78,7 @@ impl Ending {
             Self::UnderWay => "under_way",
             Self::Conflict => "conflict",
             Self::NotKnown => "not_known",
+            Self::CalledOff => "called_off",
             Self::Late => "late",
             Self::Unusable => "unusable",
             Self::Unavailable => "unavailable",

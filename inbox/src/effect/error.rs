@@ -82,8 +82,8 @@ pub enum EffectError {
         /// Its name.
         effect: String,
     },
-    /// Its compensation was asked for, and nobody has declared it done. Only from
-    /// [`Effect::compensate`](super::Effect::compensate).
+    /// Its compensation was asked for, and nobody knows what is to be undone: it is open, or it was refused and an
+    /// attempt has said since that it was done. Only from [`Effect::compensate`](super::Effect::compensate).
     #[error(
         "effect {effect:?} cannot be compensated before it is known whether it was performed: it is {state}"
     )]

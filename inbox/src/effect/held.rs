@@ -3,6 +3,7 @@ use std::time::Duration;
 use message::Fingerprint;
 
 use super::call::Outcome;
+use super::intent::{Begun, Intent, Ticket, lease};
 use super::{Answer, Policy, ProviderKey, Settings, State};
 use crate::store::micros;
 
@@ -37,47 +38,6 @@ pub struct Held {
     pub(crate) late_result: Option<String>,
 }
 
-/// What an effect is wanted for.
-#[derive(Clone, Debug)]
-pub(crate) struct Intent {
-    pub(crate) effect: String,
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) policy: Policy,
-    /// Whether whoever wants it can ask the provider by itself.
-    pub(crate) asks: bool,
-    pub(crate) deadline: Duration,
-    pub(crate) owner: String,
-}
-
-/// The right to report how an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    pub(crate) id: i64,
-    pub(crate) epoch: i64,
-    pub(crate) key: ProviderKey,
-}
-
-/// What is to be done about an effect that somebody wants performed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Begun {
-    /// Call, and report.
-    Call(Ticket),
-    /// It was performed before.
-    Done(Option<String>),
-    /// It was refused before, or called off.
-    Refused(String),
-    /// A call is under way, or may be for so long.
-    UnderWay(Duration),
-    /// Ask the provider, and report.
-    Ask(Ticket),
-    /// Unknown; the provider is asked in so long.
-    Waits(Duration),
-    /// Unknown; a person decides.
-    Review,
-    /// The same effect of the same operation with another request.
-    Conflict,
-}
-
 impl Held {
     pub(crate) const fn ticket(&self) -> Ticket {
         Ticket { id: self.id, epoch: self.epoch, key: self.key }
@@ -85,7 +45,10 @@ impl Held {
 
     /// Somebody wants it performed.
     pub(crate) fn begin(&mut self, intent: &Intent, settings: &Settings) -> Begun {
-        if self.fingerprint.is_some_and(|known| known != intent.fingerprint) {
+        // What was certainly not performed binds nobody to what it was.
+        if self.state != State::Intended
+            && self.fingerprint.is_some_and(|known| known != intent.fingerprint)
+        {
             return Begun::Conflict;
         }
         match self.state {
@@ -116,7 +79,8 @@ impl Held {
             }
             (_, false, Policy::Ask) => {
                 self.policy = Policy::Ask;
-                let left = self.ask_in.unwrap_or_default();
+                // Until now it was declared safe to repeat, and what was sent may be on its way still.
+                let left = self.ask_in.unwrap_or_else(|| micros(settings.grace));
                 if left > 0 || !intent.asks {
                     // For whoever does ask.
                     self.ask_in = Some(left);
@@ -130,6 +94,7 @@ impl Held {
 
     fn attempt(&mut self, intent: &Intent, settings: &Settings) -> Begun {
         self.state = State::Attempted;
+        self.fingerprint = Some(intent.fingerprint);
         self.policy = intent.policy;
         self.attempts = self.attempts.saturating_add(1);
         self.epoch += 1;
@@ -158,27 +123,27 @@ impl Held {
 
     /// The attempt with this ticket has ended; whether it is the newest.
     pub(crate) fn settle(&mut self, ticket: Ticket, outcome: Outcome, settings: &Settings) -> bool {
-        if self.epoch != ticket.epoch || !matches!(self.state, State::Attempted | State::Unknown) {
+        let newest = self.epoch == ticket.epoch;
+        // It has reported before, and the answer to that COMMIT was lost; or the provider was asked about it.
+        if newest && self.state == State::Done && matches!(outcome, Outcome::Done(_)) {
+            return true;
+        }
+        if !newest || !matches!(self.state, State::Attempted | State::Unknown) {
             self.report_late(outcome);
             return false;
         }
+        // Of one that was taken for dead it is not known whether the doubt is its own; of an only one it is.
+        let of_earlier = self.doubt && (self.state == State::Attempted || self.epoch > 1);
         match outcome {
             Outcome::Done(result) => self.finish(result),
-            // To be asked twice can itself be refused, while the earlier attempt is still at work.
-            Outcome::Refused(reason) if self.doubt && self.epoch > 1 => {
+            // To be asked twice can itself be refused, while the earlier attempt is still at work. And what did
+            // nothing says nothing about an earlier attempt that may have.
+            Outcome::Refused(reason) | Outcome::NotDone(reason) if of_earlier => {
                 self.become_unknown(&reason, micros(settings.grace));
             }
             Outcome::Refused(reason) => self.refuse(reason),
-            // It did nothing, and says nothing about an earlier attempt that may have.
-            Outcome::NotDone(reason) if self.doubt => {
-                self.become_unknown(&reason, micros(settings.grace));
-            }
             Outcome::NotDone(reason) => self.put_back(&reason),
-            Outcome::Unknown(reason) if self.state == State::Attempted => {
-                self.become_unknown(&reason, micros(settings.grace));
-            }
-            // Taken for dead meanwhile, for which everything is arranged.
-            Outcome::Unknown(_) => {}
+            Outcome::Unknown(reason) => self.become_unknown(&reason, micros(settings.grace)),
         }
         true
     }
@@ -252,11 +217,15 @@ impl Held {
         if self.late {
             return self.finish(self.late_result.clone());
         }
+        reason.clone_into(&mut self.error);
+        // Taken for dead before: everything is arranged, and a person may have been called.
+        if self.state == State::Unknown {
+            return;
+        }
         self.state = State::Unknown;
         self.doubt = true;
         self.lease = None;
         (self.asks, self.ask_in) = (0, None);
-        reason.clone_into(&mut self.error);
         match self.policy {
             Policy::RepeatSafe => {}
             Policy::Ask => self.ask_in = Some(ask_in),
@@ -269,11 +238,6 @@ impl Held {
         self.review = true;
         self.ask_in = None;
     }
-}
-
-/// Longer than the call can take, by as much as a request may still be on its way.
-pub(crate) fn lease(intent: &Intent, settings: &Settings) -> i64 {
-    micros(intent.deadline.saturating_add(settings.grace))
 }
 
 pub(crate) fn span(micros: i64) -> Duration {

@@ -8,11 +8,12 @@ use message::OperationKey;
 
 use super::backend::EffectBackend;
 use super::call::Outcome;
-use super::held::{Begun, Held, Intent, Ticket, lease};
+use super::held::Held;
+use super::intent::{Begun, Intent, Ticket, lease};
 use super::{Answer, EffectError, ProviderKey, Settings, State};
-use crate::Consumer;
 use crate::builder::InboxConnection;
 use crate::store::{FirstEffect as First, NewEffect, micros};
+use crate::{Consumer, rebuild};
 
 /// Longest wait for the database beyond its own limits: a frozen session answers to none.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -29,8 +30,14 @@ pub(crate) trait Ledger: Send + Sync + std::fmt::Debug {
         ticket: Ticket,
         answer: Answer<Option<String>>,
     ) -> Reply<'_, Option<(Held, bool)>>;
-    /// What an effect's compensation begins with: its row, called off where it was never performed.
-    fn call_off(&self, operation: OperationKey, effect: String, reason: String) -> Reply<'_, Held>;
+    /// What an effect's compensation begins with: its row, called off where it was never performed, and whether this
+    /// was what called it off.
+    fn call_off(
+        &self,
+        operation: OperationKey,
+        effect: String,
+        reason: String,
+    ) -> Reply<'_, (Held, bool)>;
     /// Takes those whose caller has died for unknown, and those that nobody could answer for too long to a person.
     fn look_after(&self) -> Reply<'_, LookedAfter>;
     /// Takes what the provider is to be asked about now.
@@ -132,7 +139,12 @@ impl<C: InboxConnection> Ledger for LedgerOf<C> {
         })
     }
 
-    fn call_off(&self, operation: OperationKey, effect: String, reason: String) -> Reply<'_, Held> {
+    fn call_off(
+        &self,
+        operation: OperationKey,
+        effect: String,
+        reason: String,
+    ) -> Reply<'_, (Held, bool)> {
         self.call(move |tx, consumer, _| {
             let row = NewEffect {
                 consumer,
@@ -143,17 +155,18 @@ impl<C: InboxConnection> Ledger for LedgerOf<C> {
                 policy: super::Policy::Review,
                 first: First::CalledOff { reason: &reason },
             };
-            C::Backend::insert_effect(tx, &row)?;
+            let unheard_of = C::Backend::insert_effect(tx, &row)?.is_some();
             let held = gone(C::Backend::lock_effect(tx, consumer, &operation, &effect)?)?;
             change::<C, _>(tx, held, |held| {
                 if held.state == State::Attempted && held.lease.is_none_or(|left| left <= 0) {
                     held.lapse();
                 }
                 // Nobody may perform it after it was said that there is nothing to undo.
-                if held.state == State::Intended {
+                let intended = held.state == State::Intended;
+                if intended {
                     held.refuse(reason);
                 }
-                held.clone()
+                (held.clone(), unheard_of || intended)
             })
         })
     }
@@ -225,7 +238,9 @@ pub(crate) fn wake<C: InboxConnection>(tx: &mut C, held: &Held) -> QueryResult<(
         return Ok(());
     }
     let Ok(operation) = OperationKey::new(&held.scope, &held.operation) else { return Ok(()) };
-    C::Backend::wake_parked(tx, Consumer(&held.consumer), &operation).map(drop)
+    // A rebuild waits for the effects that it shares with its consumer.
+    let names = rebuild::names(tx, &held.consumer)?;
+    C::Backend::wake_parked(tx, &names, &operation).map(drop)
 }
 
 /// A row that has just been found to be there, and that retention has deleted since.

@@ -70,6 +70,7 @@ mod effects;
 mod ending;
 mod error;
 mod held;
+mod intent;
 mod json;
 mod key;
 mod ledger;
@@ -79,6 +80,7 @@ mod settings;
 mod state;
 
 pub use call::{Answer, CallFailure};
+pub use compensate::Compensated;
 pub use effect::Effect;
 pub use effects::Effects;
 pub use ending::Ending;

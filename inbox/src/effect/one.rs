@@ -6,10 +6,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
-use super::call::{CallFailure, Outcome, bounded};
+use super::call::{CallFailure, Outcome, bounded, over_in};
 use super::effect::Ask;
 use super::ending::Ending;
-use super::held::{Begun, Held, Intent, Ticket, span};
+use super::held::{Held, span};
+use super::intent::{Begun, Intent, Ticket};
 use super::json::written;
 use super::{Answer, EffectError, Effects, Policy, ProviderKey, State};
 use crate::backoff::Backoff;
@@ -105,13 +106,13 @@ impl One<'_> {
             deadline: self.deadline,
             owner: shared.owner.clone(),
         };
-        let until = Instant::now() + self.deadline;
+        let until = over_in(self.deadline);
         Ok((until, shared.ledger.begin(self.effects.operation.clone(), intent).await?))
     }
 
     async fn asked(&self, ticket: Ticket, ask: Ask<'_>) -> Result<(), EffectError> {
         let shared = &self.effects.shared;
-        let until = Instant::now() + shared.settings.ask_deadline;
+        let until = over_in(shared.settings.ask_deadline);
         let answer = bounded(until, || ask(ticket.key)).await.answer();
         let answer = answer.unwrap_or(Answer::StillUnknown);
         shared.telemetry.asked(&answer);
@@ -138,6 +139,7 @@ impl One<'_> {
             },
             Err(failure) => (failure.into(), None),
         };
+        let said = outcome.clone();
         let (held, newest) = self.settle(ticket, outcome).await?;
         if let Some(source) = unwritable {
             let effect = self.name.clone();
@@ -151,7 +153,9 @@ impl One<'_> {
                 "an attempt says that it is done after another one or a decision has followed it: it may have been performed twice");
         }
         match (ended, held.state) {
-            (Ok(result), State::Done) if newest => Ok((result, Ending::Done)),
+            (Ok(result), State::Done) if newest && said == Outcome::Done(held.result.clone()) => {
+                Ok((result, Ending::Done))
+            }
             // Everybody gets the one result that is stored.
             (_, State::Done) => Ok((self.read(held.result)?, Ending::Stored)),
             _ => Err(self.standing(held)),
@@ -163,7 +167,7 @@ impl One<'_> {
     async fn settle(&self, ticket: Ticket, outcome: Outcome) -> Result<(Held, bool), EffectError> {
         let shared = self.effects.shared.clone();
         let told = tokio::spawn(async move {
-            let until = Instant::now() + shared.settings.grace;
+            let until = over_in(shared.settings.grace);
             let mut failures = 0;
             loop {
                 let error = match shared.ledger.settle(ticket, outcome.clone()).await {

@@ -8,16 +8,16 @@ use futures_util::future::{BoxFuture, join_all};
 use message::OperationKey;
 use serde::Serialize;
 use tokio::select;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::call::bounded;
+use super::call::{bounded, over_in};
 use super::effects::Shared;
 use super::held::Held;
 use super::json::told;
 use super::{Answer, BoxError, EffectError, ProviderKey, Settings};
-use crate::Consumer;
 use crate::backoff::Backoff;
 use crate::builder::InboxConnection;
+use crate::{BuildError, Consumer};
 
 /// Questions that are under way at the same time.
 const TOGETHER: usize = 10;
@@ -103,8 +103,16 @@ impl Reconciled {
 
 impl Reconciler {
     /// For the effects of a consumer.
-    pub fn new<C: InboxConnection>(db: Db<C>, consumer: Consumer<'_>, settings: Settings) -> Self {
-        Self::over(Arc::new(Shared::new(db, consumer.0, settings)), Askers::default())
+    ///
+    /// # Errors
+    /// [`BuildError::BadSetting`].
+    pub fn new<C: InboxConnection>(
+        db: Db<C>,
+        consumer: Consumer<'_>,
+        settings: Settings,
+    ) -> Result<Self, BuildError> {
+        settings.check()?;
+        Ok(Self::over(Arc::new(Shared::new(db, consumer.0, settings)), Askers::default()))
     }
 
     pub(crate) const fn over(shared: Arc<Shared>, askers: Askers) -> Self {
@@ -176,7 +184,7 @@ impl Reconciler {
             operation,
             asks: held.asks.unsigned_abs(),
         };
-        let until = Instant::now() + self.shared.settings.ask_deadline;
+        let until = over_in(self.shared.settings.ask_deadline);
         let answer = bounded(until, || ask(question)).await.answer();
         let answer = answer.unwrap_or(Answer::StillUnknown);
         self.shared.telemetry.asked(&answer);

@@ -13,7 +13,8 @@ pub struct Settings {
     /// together below that. An effect can have its own ([`Effect::deadline`](super::Effect::deadline)).
     pub deadline: Duration,
     /// How long after its deadline a call may still take effect: a request that was sent, and lies in a buffer or
-    /// in the provider's queue. Nobody calls again or asks before. Default 10 s. Raise it to what the provider says
+    /// in the provider's queue. Nobody asks before, and nobody calls again unless the call has reported and is safe
+    /// to repeat: then the provider keeps the two apart. Default 10 s. Raise it to what the provider says
     /// about its own timeouts: an answer `NotDone` that comes before the request itself makes an effect happen
     /// twice.
     pub grace: Duration,
@@ -22,16 +23,20 @@ pub struct Settings {
     pub ask_pause: Duration,
     /// The longest such pause. Default 10 min.
     pub ask_pause_max: Duration,
-    /// Longest wait for an answer to a question; without one it is asked again later. Default 10 s.
+    /// Longest wait for an answer to a question; without one it is asked again later. Default 10 s, and in an inbox
+    /// never more than half of its handler's deadline.
     pub ask_deadline: Duration,
     /// Questions until a person has to decide. Default 20: about two and a half hours.
     pub asks: u32,
-    /// How long an outcome may stay unknown until a person has to decide, also where nobody asks. Default 24 h.
+    /// How long an outcome may stay unknown until a person has to decide, also where nobody asks, and where it is
+    /// safe to repeat: set no more than the provider keeps keys for. Default 24 h.
     pub unknown_for: Duration,
     /// How often effects are looked for whose process has died or whose provider is to be asked. Default 5 s.
     pub poll: Duration,
     /// Effects that one round takes on. Default 100.
     pub batch: u32,
+    /// No call lasts longer, whatever is set for it: in an inbox its handler would be given up before it.
+    pub(crate) longest: Duration,
 }
 
 impl Default for Settings {
@@ -46,6 +51,7 @@ impl Default for Settings {
             unknown_for: Duration::from_secs(24 * 3600),
             poll: Duration::from_secs(5),
             batch: 100,
+            longest: Duration::MAX,
         }
     }
 }

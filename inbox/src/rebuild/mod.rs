@@ -40,4 +40,4 @@ pub use error::RebuildError;
 pub use steps::{
     By, Generations, abandon, active, begin, caught_up, forget, generations, name, switch,
 };
-pub(crate) use steps::{number, well_formed};
+pub(crate) use steps::{names, number, own, well_formed};

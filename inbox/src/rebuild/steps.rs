@@ -48,6 +48,25 @@ pub fn name(consumer: Consumer<'_>, generation: u32) -> String {
     }
 }
 
+/// The consumer's own name, of it or of a generation.
+pub(crate) fn own(consumer: &str) -> &str {
+    consumer.split_once(MARK).map_or(consumer, |(own, _)| own)
+}
+
+/// The names under which the generations of a consumer keep what they know, those of before the active one aside.
+/// Three, so that one statement does for all; some can be the same.
+pub(crate) fn names<C>(conn: &mut C, consumer: &str) -> QueryResult<[String; 3]>
+where
+    C: LoadConnection,
+    C::Backend: InboxBackend,
+{
+    let own = Consumer(own(consumer));
+    let known = C::Backend::generations(conn, own)?;
+    let [active, building] =
+        known.map_or([1, 1], |known| [known.active, known.building.unwrap_or(1)]);
+    Ok([1, active, building].map(|generation| name(own, generation)))
+}
+
 /// Whether a name is a consumer's own or a generation's, and no other use of the mark.
 pub(crate) fn well_formed(consumer: &str) -> bool {
     let Some((own, number)) = consumer.split_once(MARK) else { return true };

@@ -135,11 +135,12 @@ pub(super) fn held((names, request, progress, ending, doubts): HeldValues) -> Qu
 }
 
 /// The values of a row that is written back under the epoch that it was locked with, as both twins name them.
-pub(super) fn held_values(held: &Held, epoch: i64) -> [Bind<'_>; 18] {
+pub(super) fn held_values(held: &Held, epoch: i64) -> [Bind<'_>; 19] {
     let state = held.state.as_str();
     [
         Bind::Text(state),
         Bind::Text(held.policy.as_str()),
+        Bind::MaybeBytes(held.fingerprint.as_ref().map(|fingerprint| &fingerprint.as_bytes()[..])),
         Bind::Integer(held.attempts),
         Bind::Integer(held.attempts),
         Bind::BigInt(held.epoch),

@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use inbox::effect::{CallFailure, EffectError, Ending, Policy, State};
+use inbox::BuildError;
+use inbox::effect::admin::{Decision, Order, decide};
+use inbox::effect::{
+    Answer, CallFailure, EffectError, Effects, Ending, Policy, Reconciled, Reconciler, Settings,
+    State,
+};
 use inbox::telemetry::EFFECTS;
-use support::effects::{CHARGE, Provider, all, effects, failed, of_consumer, only};
-use support::inbox::Store;
+use support::effects::{
+    CHARGE, Provider, all, effects, effects_with, failed, lose, lost, of_consumer, only, operation,
+};
+use support::inbox::{BILLING, Store};
 use support::recorded::Recorded;
 use tokio::sync::Semaphore;
 
@@ -15,6 +22,9 @@ on_both!(
     an_effect_is_performed_once_and_its_result_is_given_again,
     each_effect_of_each_operation_of_each_consumer_is_its_own,
     another_request_under_the_same_name_is_a_conflict,
+    another_request_may_follow_one_that_was_certainly_not_performed,
+    a_reason_that_no_column_could_hold_is_kept_as_far_as_one_can,
+    settings_that_cannot_work_are_refused_and_endless_ones_work,
     a_refusal_is_stored_and_nobody_asks_again,
     what_was_certainly_not_done_is_called_again_with_the_same_key,
     two_processes_never_call_side_by_side,
@@ -85,6 +95,71 @@ async fn another_request_under_the_same_name_is_a_conflict<C: Store>() {
     assert!(matches!(failed(charge(51).await), EffectError::Conflict { .. }));
     assert_eq!(charge(50).await.expect("stored"), 50);
     assert_eq!(provider.count(), 1);
+}
+
+async fn another_request_may_follow_one_that_was_certainly_not_performed<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let effects = effects::<C>(&database, "o1");
+    let charge = async |cents: u32, answer: Result<u32, CallFailure>| {
+        let effect = effects.effect(CHARGE).request(&cents);
+        effect.once(|key| provider.answers(key, answer)).await
+    };
+    failed(charge(50, Err(CallFailure::not_done("busy"))).await);
+    failed(charge(51, Err(lost())).await);
+    for cents in [50, 52] {
+        assert!(matches!(failed(charge(cents, Ok(1)).await), EffectError::Conflict { .. }));
+    }
+    let conn = &mut C::connection(&database);
+    let number = only(conn).id;
+    let order = Order::new("anna@desk", "the bank has never seen the key");
+    decide(conn, number, &Decision::NotDone, &order).expect("decides");
+    assert_eq!(charge(52, Ok(52)).await.expect("charged"), 52);
+    assert!(matches!(failed(charge(51, Ok(1)).await), EffectError::Conflict { .. }));
+    assert_eq!(provider.count(), 3);
+}
+
+async fn a_reason_that_no_column_could_hold_is_kept_as_far_as_one_can<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let reason = format!("no\0body {}", "x".repeat(10_000));
+    type End = fn(String) -> CallFailure;
+    let ends: [(_, End, _); 3] = [
+        ("o1", CallFailure::refused, State::Failed),
+        ("o2", CallFailure::not_done, State::Intended),
+        ("o3", CallFailure::unknown, State::Unknown),
+    ];
+    for (id, end, state) in ends {
+        let effects = effects::<C>(&database, id);
+        let call = |key| provider.answers(key, Err::<(), _>(end(reason.clone())));
+        failed(effects.once(CHARGE, call).await);
+        let row = all(&mut C::connection(&database)).pop().expect("stored");
+        assert_eq!(row.state, state);
+        assert!(row.error.starts_with("no\u{2400}body xxx"), "{}", row.error);
+        assert!(row.error.len() <= 4096, "{}", row.error.len());
+    }
+}
+
+async fn settings_that_cannot_work_are_refused_and_endless_ones_work<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let mut settings = Settings::default();
+    settings.poll = Duration::ZERO;
+    let refused = Effects::with(C::pool(&database), BILLING, &operation("o1"), settings.clone());
+    assert!(matches!(refused, Err(BuildError::BadSetting { setting: "effects.poll", .. })));
+    let refused = Reconciler::new(C::pool(&database), BILLING, settings.clone());
+    assert!(matches!(refused, Err(BuildError::BadSetting { setting: "effects.poll", .. })));
+    settings.poll = Duration::MAX;
+    (settings.deadline, settings.grace) = (Duration::MAX, Duration::MAX);
+    (settings.ask_deadline, settings.unknown_for) = (Duration::MAX, Duration::MAX);
+    (settings.ask_pause, settings.ask_pause_max) = (Duration::MAX, Duration::MAX);
+    let effects = effects_with::<C>(&database, "o1", settings.clone());
+    let error = lose(&effects, &provider, Policy::Ask).await;
+    assert!(matches!(error, EffectError::Asking { .. }), "{error}");
+    let reconciler = Reconciler::new(C::pool(&database), BILLING, settings).expect("works");
+    let asked = reconciler.ask(CHARGE, async |_| Ok(Answer::<u32>::StillUnknown)).round().await;
+    assert_eq!(asked.expect("looks"), Reconciled::default());
+    let fine = effects.of(&operation("o2"));
+    let charged =
+        fine.effect(CHARGE).deadline(Duration::MAX).once(|key| provider.answers(key, Ok(7)));
+    assert_eq!(charged.await.expect("charged"), 7);
 }
 
 async fn a_refusal_is_stored_and_nobody_asks_again<C: Store>() {

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use inbox::Consumer;
 use inbox::effect::admin::{Decision, Order, decide};
-use inbox::effect::{CallFailure, EffectError, Effects, Reconciler, Settings, State};
+use inbox::effect::{Answer, CallFailure, EffectError, Effects, Reconciler, Settings, State};
 use inbox::telemetry::EFFECTS;
 use support::database::Database;
-use support::effects::{CHARGE, Provider, effects, failed, lost, of_consumer, only, pass};
+use support::effects::{
+    CHARGE, Provider, effects, effects_with, failed, lost, of_consumer, only, overtaken,
+};
 use support::inbox::{BILLING, Store};
 use support::recorded::Recorded;
 use tokio::sync::Semaphore;
@@ -21,34 +23,15 @@ on_both!(
     a_late_done_changes_nothing_that_is_settled_and_is_counted,
     a_late_refusal_or_loss_says_nothing,
     a_late_report_does_not_undo_a_decision,
+    a_person_who_was_called_stays_called_when_the_attempt_reports,
+    what_the_provider_said_of_the_newest_attempt_is_no_second_performance,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Runs the first attempt up to its call, lets its lease pass, does `meanwhile`, and lets it end with `end`.
-async fn overtaken<C: Store>(
-    database: &Database,
-    effects: &Effects,
-    end: Result<u32, CallFailure>,
-    meanwhile: impl AsyncFnOnce(),
-) -> Result<u32, EffectError> {
-    let (entered, go) = (Semaphore::new(0), Semaphore::new(0));
-    let zombie = effects.effect(CHARGE).repeat_safe().once(async |_| {
-        entered.add_permits(1);
-        go.acquire().await.expect("open").forget();
-        end
-    });
-    let others = async {
-        entered.acquire().await.expect("open").forget();
-        pass(&mut C::connection(database), HOUR);
-        meanwhile().await;
-        go.add_permits(1);
-    };
-    tokio::join!(zombie, others).0
-}
-
 async fn look_after<C: Store>(database: &Database) {
-    let reconciler = Reconciler::new(C::pool(database), BILLING, Settings::default());
+    let reconciler = Reconciler::new(C::pool(database), BILLING, Settings::default())
+        .expect("settings that can work");
     reconciler.round().await.expect("looks after them");
 }
 
@@ -64,6 +47,7 @@ async fn the_newest_attempt_is_believed_although_it_was_taken_for_dead<C: Store>
         ("o1", Ok(1), State::Done),
         ("o2", Err(CallFailure::refused("no")), State::Failed),
         ("o3", Err(lost()), State::Unknown),
+        ("o4", Err(CallFailure::not_done("connection refused")), State::Intended),
     ] {
         let effects = effects::<C>(&database, id);
         let brought = overtaken::<C>(&database, &effects, end, async || {
@@ -188,4 +172,37 @@ async fn a_late_report_does_not_undo_a_decision<C: Store>() {
             _ => assert_eq!(again.expect("reported late"), 1),
         }
     }
+}
+
+async fn a_person_who_was_called_stays_called_when_the_attempt_reports<C: Store>() {
+    let database = C::database();
+    let mut settings = Settings::default();
+    settings.asks = 1;
+    let effects = effects_with::<C>(&database, "o1", settings);
+    failed(call(&effects, Err(lost())).await);
+    let end = Err(CallFailure::not_done("connection refused"));
+    let brought = overtaken::<C>(&database, &effects, end, async || {
+        // The second attempt is taken for dead, and the provider does not know: a person is called.
+        let effect = effects.effect(CHARGE).ask(async |_| Ok(Answer::<u32>::StillUnknown));
+        let error = failed(effect.once(async |_| Ok(2)).await);
+        assert!(matches!(error, EffectError::Review { .. }), "{error}");
+    });
+    let error = failed(brought.await);
+    assert!(matches!(error, EffectError::Review { .. }), "{error}");
+    let row = only(&mut C::connection(&database));
+    assert_eq!((row.state, row.attempts, row.ask_at), (State::Unknown, 2, None));
+    assert_eq!(row.error, "connection refused");
+    assert!(row.review_since.is_some());
+}
+
+async fn what_the_provider_said_of_the_newest_attempt_is_no_second_performance<C: Store>() {
+    let database = C::database();
+    let effects = effects::<C>(&database, "o1");
+    let brought = overtaken::<C>(&database, &effects, Ok(1), async || {
+        let effect = effects.effect(CHARGE).ask(async |_| Ok(Answer::Done(5)));
+        assert_eq!(effect.once(async |_| Ok(2)).await.expect("the provider says so"), 5);
+    });
+    assert_eq!(brought.await.expect("everybody gets the stored one"), 5);
+    let row = only(&mut C::connection(&database));
+    assert_eq!((row.state, row.attempts, row.late_at), (State::Done, 1, None));
 }

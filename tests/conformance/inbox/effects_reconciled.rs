@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use inbox::effect::admin::{self, AdminError, Decision, Order, Selection, decide};
-use inbox::effect::{
-    Answer, EffectError, Effects, Policy, Reconciled, Reconciler, Settings, State,
-};
+use inbox::effect::{Answer, Policy, Reconciled, Reconciler, Settings, State};
 use support::database::Database;
-use support::effects::{CHARGE, Provider, all, effects, effects_with, failed, lost, only, pass};
+use support::effects::{
+    CHARGE, Provider, all, die, effects, effects_with, failed, lose, lost, only, pass,
+};
 use support::inbox::{BILLING, Store};
-use tokio::sync::Semaphore;
 
 use super::on_both;
 
@@ -21,45 +20,14 @@ on_both!(
     one_round_takes_no_more_than_it_may,
     a_person_decides_and_it_is_recorded,
     what_is_not_open_is_not_decided,
-    an_effect_is_undone_once_with_what_it_brought,
-    what_was_never_performed_is_called_off_and_never_will_be,
-    what_may_have_been_performed_is_not_undone_before_it_is_known,
     effects_go_with_their_operation_and_open_ones_never,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn lose(effects: &Effects, provider: &Provider, policy: Policy) {
-    let effect = effects.effect(CHARGE);
-    let effect = match policy {
-        Policy::RepeatSafe => effect.repeat_safe(),
-        Policy::Ask => effect.reconciled(),
-        Policy::Review => effect.review(),
-    };
-    failed(effect.once(|key| provider.answers(key, Err::<u32, _>(lost()))).await);
-}
-
-/// Leaves a call without a word, as a process that is killed.
-async fn die(effects: &Effects, policy: Policy) {
-    let entered = Semaphore::new(0);
-    let effect = effects.effect(CHARGE);
-    let effect = match policy {
-        Policy::RepeatSafe => effect.repeat_safe(),
-        Policy::Ask => effect.reconciled(),
-        Policy::Review => effect.review(),
-    };
-    let dying = effect.once(async |_| {
-        entered.add_permits(1);
-        std::future::pending::<Result<u32, _>>().await
-    });
-    tokio::select! {
-        _ = dying => panic!("hangs"),
-        _ = entered.acquire() => {}
-    }
-}
-
 fn reconciler<C: Store>(database: &Database) -> Reconciler {
     Reconciler::new(C::pool(database), BILLING, Settings::default())
+        .expect("settings that can work")
 }
 
 async fn what_its_process_left_behind_is_found_and_treated_by_its_policy<C: Store>() {
@@ -154,6 +122,7 @@ async fn one_round_takes_no_more_than_it_may<C: Store>() {
     let mut settings = Settings::default();
     settings.batch = 2;
     let reconciler = Reconciler::new(C::pool(&database), BILLING, settings)
+        .expect("settings that can work")
         .ask_any(async |_| Ok(Answer::Done(1)));
     let mut rounds = Vec::new();
     for _ in 0..3 {
@@ -233,68 +202,6 @@ async fn what_is_not_open_is_not_decided<C: Store>() {
     assert_eq!(inbox::admin::audit(conn, 10).expect("reads"), []);
     let was = decide(conn, number, &Decision::NotDone, &order).expect("its lease is over");
     assert_eq!(was, State::Attempted);
-}
-
-async fn an_effect_is_undone_once_with_what_it_brought<C: Store>() {
-    let (database, provider) = (C::database(), Provider::default());
-    let (voids, order) = (Provider::default(), effects::<C>(&database, "o1"));
-    let charged = order.once(CHARGE, |key| provider.answers(key, Ok(7_u32)));
-    assert_eq!(charged.await.expect("charged"), 7);
-    for answer in [Err(lost()), Ok("void"), Ok("another void")] {
-        let undone = order.effect(CHARGE).repeat_safe().compensate(|key, done: u32| {
-            assert_eq!(done, 7);
-            voids.answers(key, answer.map(str::to_owned))
-        });
-        match undone.await {
-            Ok(void) => assert_eq!(void.as_deref(), Some("void")),
-            Err(error) => assert!(matches!(error, EffectError::Repeat { .. }), "{error}"),
-        }
-    }
-    let calls = voids.calls();
-    assert_eq!((calls.len(), calls[0]), (2, calls[1]));
-    assert_eq!(calls[0], order.key("charge/compensation"));
-    assert_ne!(calls[0], order.key(CHARGE));
-    let names: Vec<_> =
-        all(&mut C::connection(&database)).into_iter().map(|row| row.effect).collect();
-    assert_eq!(names, ["charge", "charge/compensation"]);
-}
-
-async fn what_was_never_performed_is_called_off_and_never_will_be<C: Store>() {
-    let (database, provider) = (C::database(), Provider::default());
-    let nothing = async |effects: &Effects| {
-        let effect = effects.effect(CHARGE);
-        let undone = effect.compensate(|key, (): ()| provider.answers(key, Ok(())));
-        assert_eq!(undone.await.expect("nothing to undo"), None);
-    };
-    // Never begun; certainly not done; refused.
-    let [never, not_done, refused] = ["o1", "o2", "o3"].map(|id| effects::<C>(&database, id));
-    let busy = inbox::effect::CallFailure::not_done("busy");
-    failed(not_done.once(CHARGE, |key| provider.answers(key, Err::<(), _>(busy))).await);
-    let no = inbox::effect::CallFailure::refused("no");
-    failed(refused.once(CHARGE, |key| provider.answers(key, Err::<(), _>(no))).await);
-    for effects in [&never, &not_done, &refused] {
-        nothing(effects).await;
-        nothing(effects).await;
-        let error = failed(effects.once(CHARGE, |key| provider.answers(key, Ok(()))).await);
-        assert!(matches!(error, EffectError::Refused { .. }), "{error}");
-    }
-    assert_eq!(provider.count(), 2);
-    assert!(all(&mut C::connection(&database)).iter().all(|row| row.effect == CHARGE));
-}
-
-async fn what_may_have_been_performed_is_not_undone_before_it_is_known<C: Store>() {
-    let (database, provider) = (C::database(), Provider::default());
-    let [unknown, under_way] = ["o1", "o2"].map(|id| effects::<C>(&database, id));
-    lose(&unknown, &provider, Policy::Review).await;
-    die(&under_way, Policy::Review).await;
-    for (effects, expected) in [(&unknown, State::Unknown), (&under_way, State::Attempted)] {
-        let effect = effects.effect(CHARGE);
-        let undone = effect.compensate(|key, _: u32| provider.answers(key, Ok(())));
-        let error = failed(undone.await);
-        let EffectError::NotKnown { state, .. } = error else { panic!("{error}") };
-        assert_eq!(state, expected);
-    }
-    assert_eq!(provider.count(), 1);
 }
 
 async fn effects_go_with_their_operation_and_open_ones_never<C: Store>() {

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use inbox::effect::{Answer, BoxError, CallFailure, EffectError, Effects, Policy, Settings, State};
-use support::effects::{CHARGE, Provider, effects, effects_with, failed, lost, only, pass};
-use support::inbox::Store;
+use inbox::effect::{
+    Answer, BoxError, CallFailure, EffectError, Effects, Policy, Reconciled, Reconciler, Settings,
+    State,
+};
+use support::effects::{CHARGE, Provider, effects, effects_with, failed, lose, only, pass};
+use support::inbox::{BILLING, Store};
 use tokio::sync::Semaphore;
 
 use super::on_both;
@@ -14,6 +17,8 @@ on_both!(
     not_done_this_time_says_nothing_about_the_time_before,
     what_nothing_is_known_about_waits_for_a_person_and_is_never_repeated,
     a_more_generous_policy_does_not_overrule_that_a_person_was_called,
+    a_provider_is_not_asked_at_once_where_it_was_repeated_until_now,
+    what_is_repeated_without_end_is_for_a_person_some_day,
     a_provider_that_says_done_spares_the_call,
     a_provider_that_says_not_done_is_called_again,
     a_provider_that_does_not_know_is_asked_until_a_person_is,
@@ -24,16 +29,6 @@ on_both!(
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-async fn lose(effects: &Effects, provider: &Provider, policy: Policy) -> EffectError {
-    let effect = effects.effect(CHARGE);
-    let effect = match policy {
-        Policy::RepeatSafe => effect.repeat_safe(),
-        Policy::Ask => effect.reconciled(),
-        Policy::Review => effect.review(),
-    };
-    failed(effect.once(|key| provider.answers(key, Err::<u32, _>(lost()))).await)
-}
 
 async fn what_is_safe_to_repeat_is_called_again_with_the_same_key<C: Store>() {
     let (database, provider) = (C::database(), Provider::default());
@@ -92,6 +87,36 @@ async fn a_more_generous_policy_does_not_overrule_that_a_person_was_called<C: St
         let error = lose(&effects, &provider, policy).await;
         assert!(matches!(error, EffectError::Review { .. }), "{error}");
     }
+    assert_eq!(provider.count(), 1);
+}
+
+async fn a_provider_is_not_asked_at_once_where_it_was_repeated_until_now<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let effects = effects::<C>(&database, "o1");
+    lose(&effects, &provider, Policy::RepeatSafe).await;
+    let (early, asked) = asking(&effects, &provider, || panic!("too early")).await;
+    assert!(matches!(failed(early), EffectError::Asking { .. }));
+    pass(&mut C::connection(&database), Settings::default().grace);
+    let (brought, later) = asking(&effects, &provider, || Ok(Answer::Done(5))).await;
+    assert_eq!((brought.expect("done"), asked, later, provider.count()), (5, 0, 1, 1));
+}
+
+async fn what_is_repeated_without_end_is_for_a_person_some_day<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let effects = effects::<C>(&database, "o1");
+    lose(&effects, &provider, Policy::RepeatSafe).await;
+    let reconciler = Reconciler::new(C::pool(&database), BILLING, Settings::default());
+    let reconciler = reconciler.expect("settings that can work");
+    let conn = &mut C::connection(&database);
+    pass(conn, 23 * HOUR);
+    assert_eq!(reconciler.round().await.expect("looks"), Reconciled::default());
+    pass(conn, HOUR);
+    for reviewed in [1, 0] {
+        assert_eq!(reconciler.round().await.expect("looks").reviewed, reviewed);
+    }
+    // Who knows whether the provider still knows the key.
+    let error = lose(&effects, &provider, Policy::RepeatSafe).await;
+    assert!(matches!(error, EffectError::Review { .. }), "{error}");
     assert_eq!(provider.count(), 1);
 }
 

@@ -78,10 +78,13 @@ impl Held {
         self.epoch += 1;
         match decision {
             Decision::Done(result) => self.finish(result.clone()),
-            Decision::Failed => self.refuse(reason.to_owned()),
+            // What came late before is known to whoever decides, and overruled.
+            Decision::Failed => {
+                (self.late, self.late_result) = (false, None);
+                self.refuse(reason.to_owned());
+            }
             Decision::NotDone => {
-                // What came late before is known to whoever decides, and overruled.
-                self.late = false;
+                (self.late, self.late_result) = (false, None);
                 self.put_back("a person says that it was not done");
             }
         }

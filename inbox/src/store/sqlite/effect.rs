@@ -82,8 +82,8 @@ pub(crate) fn write_effect<C: LoadConnection<Backend = Sqlite>>(
     held: &Held,
     epoch: i64,
 ) -> QueryResult<bool> {
-    Statement::<18>::new(
-        "UPDATE inbox_effects SET state = ?, policy = ?,
+    Statement::<19>::new(
+        "UPDATE inbox_effects SET state = ?, policy = ?, fingerprint = ?,
                 attempted_at = CASE WHEN attempts <> ? THEN CAST(unixepoch('subsec') * 1000000 AS INTEGER) ELSE attempted_at END,
                 attempts = ?, epoch = ?, owner = ?,
                 lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?,
@@ -124,7 +124,7 @@ pub(crate) fn overdue_effects<C: LoadConnection<Backend = Sqlite>>(
 ) -> QueryResult<Vec<i64>> {
     Statement::<3, BigInt>::new(
         "SELECT id FROM inbox_effects
-         WHERE consumer = ? AND state = 'unknown' AND ask_at IS NOT NULL
+         WHERE consumer = ? AND state = 'unknown' AND review_since IS NULL
            AND unknown_since <= CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?
          ORDER BY id LIMIT ?",
         [Bind::Text(consumer.0), Bind::BigInt(time), Bind::BigInt(limit)],
@@ -158,14 +158,20 @@ pub(crate) fn due_effects<C: LoadConnection<Backend = Sqlite>>(
 /// known.
 pub(crate) fn wake_parked<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
-    consumer: Consumer<'_>,
+    consumers: &[String; 3],
     operation: &OperationKey,
 ) -> QueryResult<usize> {
-    Statement::<3>::new(
+    Statement::<5>::new(
         "UPDATE inbox_parked SET not_before = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-         WHERE consumer = ? AND scope = ? AND operation = ? AND state = 'retry' AND starts = 0
+         WHERE consumer IN (?, ?, ?) AND scope = ? AND operation = ? AND state = 'retry' AND starts = 0
            AND not_before > CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
-        [Bind::Text(consumer.0), Bind::Text(operation.scope()), Bind::Text(operation.id())],
+        [
+            Bind::Text(&consumers[0]),
+            Bind::Text(&consumers[1]),
+            Bind::Text(&consumers[2]),
+            Bind::Text(operation.scope()),
+            Bind::Text(operation.id()),
+        ],
     )
     .execute(conn)
 }
@@ -182,25 +188,36 @@ pub(crate) fn effect_figures<C: LoadConnection<Backend = Sqlite>>(
     .get_result(conn)
 }
 
-/// Deletes the oldest effects that are settled or were never performed, and whose operation is kept no longer. What
+/// Deletes the oldest effects that are settled or were never performed, and whose operation is kept under none of these names. What
 /// is under way or unknown stays, however old it is.
 pub(crate) fn delete_effects<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     consumer: Consumer<'_>,
+    names: &[String; 3],
     window: i64,
     rows: i64,
 ) -> QueryResult<i64> {
-    Statement::<3>::new(
+    Statement::<9>::new(
         "DELETE FROM inbox_effects WHERE id IN (
              SELECT id FROM inbox_effects AS e
              WHERE consumer = ? AND created_at < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?
                AND state IN ('done', 'failed', 'intended')
                AND NOT EXISTS (SELECT 1 FROM inbox_operations AS o
-                               WHERE o.consumer = e.consumer AND o.scope = e.scope AND o.operation = e.operation)
+                               WHERE o.consumer IN (?, ?, ?) AND o.scope = e.scope AND o.operation = e.operation)
                AND NOT EXISTS (SELECT 1 FROM inbox_parked AS p
-                               WHERE p.consumer = e.consumer AND p.scope = e.scope AND p.operation = e.operation)
+                               WHERE p.consumer IN (?, ?, ?) AND p.scope = e.scope AND p.operation = e.operation)
              ORDER BY created_at LIMIT ?)",
-        [Bind::Text(consumer.0), Bind::BigInt(window), Bind::BigInt(rows)],
+        [
+            Bind::Text(consumer.0),
+            Bind::BigInt(window),
+            Bind::Text(&names[0]),
+            Bind::Text(&names[1]),
+            Bind::Text(&names[2]),
+            Bind::Text(&names[0]),
+            Bind::Text(&names[1]),
+            Bind::Text(&names[2]),
+            Bind::BigInt(rows),
+        ],
     )
     .execute(conn)
     .map(|rows| i64::try_from(rows).unwrap_or(i64::MAX))

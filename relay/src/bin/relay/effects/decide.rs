@@ -1,6 +1,7 @@
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use inbox::InboxConnection;
+use inbox::effect::State;
 use inbox::effect::admin::{Decision, Order};
 use outbox::admin::AdminStore;
 use serde_json::json;
@@ -74,5 +75,11 @@ pub(super) fn decide<C: AdminStore + InboxConnection>(
         );
     }
     let is = if order.dry_run { "would be" } else { "is" };
-    say(format!("effect {} was {was} and {is} {now}", options.id))
+    say(format!("effect {} was {was} and {is} {now}", options.id))?;
+    if was == State::Failed && !matches!(options.outcome, Outcome::Failed) {
+        // It was rejected over the refusal, and waits for no effect.
+        return say("A message that it was refused to is parked for review: \
+            relay parked list --parked-for rejected, relay parked retry");
+    }
+    Ok(())
 }

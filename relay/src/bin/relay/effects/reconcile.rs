@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use db::Db;
-use inbox::effect::{Answer, BoxError, Question, Reconciled, Reconciler, Settings, State, admin};
+use inbox::effect::{Answer, Question, Reconciled, Reconciler, Settings, State, admin};
 use inbox::{Consumer, InboxConnection};
 use outbox::admin::AdminStore;
 use serde_json::{Value, json};
@@ -21,7 +23,7 @@ The program is asked about one effect at a time; in its arguments {key}, {effect
 what they say. Its answer is its exit code:\n  \
 0      done; what it prints is the result, as JSON (nothing stands for null)\n  \
 3      not done, and not to be done by a request that is still under way\n  \
-other  not known; it is asked again later, or a person decides\n\n\
+other  not known; it is asked again later, or a person decides\n\nIt fails where the program cannot be started, or prints something else.\n\n\
   relay effects reconcile --consumer billing --effect charge -- ./was-it-charged {key}")]
 pub(crate) struct Options {
     /// Only this consumer's; else of all that have open effects.
@@ -33,8 +35,19 @@ pub(crate) struct Options {
     /// A program that asks the provider, with its arguments.
     #[arg(last = true, requires = "effect")]
     program: Vec<String>,
+    /// Longest wait for one answer of the program; without one the effect is asked about again later.
+    #[arg(long, default_value = "10s", requires = "program", value_parser = humantime::parse_duration)]
+    deadline: Duration,
     #[command(flatten)]
     output: Output,
+}
+
+impl Options {
+    fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        settings.ask_deadline = self.deadline;
+        settings
+    }
 }
 
 /// Exit code of a program that knows that an effect was not done.
@@ -61,24 +74,45 @@ pub(super) fn reconcile<C: AdminStore + InboxConnection>(
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let mut lines = Vec::new();
+    let (mut lines, unusable) = (Vec::new(), Arc::new(Mutex::new(Vec::new())));
     for consumer in consumers {
-        let done = runtime.block_on(all(&db, &consumer, options))?;
+        let done = runtime.block_on(all(&db, &consumer, options, &unusable))?;
         lines.push((consumer, done));
     }
-    tell(options, &lines)
+    tell(options, &lines)?;
+    let unusable = unusable.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(first) = unusable.first() {
+        bail!(
+            "{} of the answers could not be used, and these effects are still unknown: {first}",
+            unusable.len()
+        );
+    }
+    Ok(())
 }
+
+/// Why the program gave no answer, one for each question: its fault or this command's, and not the provider's.
+type Unusable = Arc<Mutex<Vec<String>>>;
 
 /// Rounds until one finds nothing more to do.
 async fn all<C: InboxConnection>(
     db: &Db<C>,
     consumer: &str,
     options: &Options,
+    unusable: &Unusable,
 ) -> Result<Reconciled> {
-    let mut reconciler = Reconciler::new(db.clone(), Consumer(consumer), Settings::default());
+    let mut reconciler = Reconciler::new(db.clone(), Consumer(consumer), options.settings())?;
     if let Some(effect) = &options.effect {
-        let program = options.program.clone();
-        let ask = move |question| ask(program.clone(), question);
+        let (program, unusable) = (options.program.clone(), unusable.clone());
+        let ask = move |question| {
+            let (program, unusable) = (program.clone(), unusable.clone());
+            async move {
+                ask(program, question).await.map_err(|error| {
+                    let mut unusable = unusable.lock().unwrap_or_else(PoisonError::into_inner);
+                    unusable.push(format!("{error:#}"));
+                    error.into()
+                })
+            }
+        };
         reconciler = reconciler.ask(effect, ask);
     }
     let mut sum = Reconciled::default();
@@ -95,7 +129,7 @@ async fn all<C: InboxConnection>(
     }
 }
 
-async fn ask(program: Vec<String>, question: Question) -> Result<Answer<Value>, BoxError> {
+async fn ask(program: Vec<String>, question: Question) -> Result<Answer<Value>> {
     let fill = |argument: &String| {
         // The key last: the others are data, and could spell its name.
         argument
@@ -106,18 +140,23 @@ async fn ask(program: Vec<String>, question: Question) -> Result<Answer<Value>, 
     };
     let mut words = program.iter().map(fill);
     let Some(name) = words.next() else { return Ok(Answer::StillUnknown) };
-    let output = Command::new(name)
+    let output = Command::new(&name)
         .args(words)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output()
-        .await?;
+        .await
+        .with_context(|| format!("cannot start {name:?}"))?;
     match output.status.code() {
         Some(0) => {
-            let text = String::from_utf8(output.stdout)?;
+            let text = String::from_utf8(output.stdout).context("what it printed is no UTF-8")?;
             let text = text.trim();
-            let result = if text.is_empty() { Value::Null } else { serde_json::from_str(text)? };
+            let result = if text.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_str(text).context("what it printed is no JSON")?
+            };
             Ok(Answer::Done(result))
         }
         Some(NOT_DONE) => Ok(Answer::NotDone),
