@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use diesel::PgConnection;
 use diesel::connection::SimpleConnection;
-use diesel::{PgConnection, RunQueryDsl, sql_query};
 use inbox::http::telemetry::REQUESTS;
 use support::eventually;
 use support::gate::Gate;
@@ -11,8 +11,6 @@ use support::http::{Order, Server, Shopping, place, policy};
 use support::inbox::Store;
 use support::proxy::{Direction, Proxy};
 use support::recorded::Recorded;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 super::on_both!(t21_a_client_that_goes_away_leaves_a_whole_order_behind);
 
@@ -61,15 +59,7 @@ async fn unknown(stopped: Direction) {
         tokio::spawn(async move { shop.order("\"k\"", 5).await })
     };
     let mut conn = PgConnection::connection(&database);
-    eventually("the server waits at the gate", async || {
-        sql_query(
-            "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        )
-        .execute(&mut conn)
-        .is_ok_and(|waiting| waiting > 0)
-    })
-    .await;
+    database.until_one_waits();
     proxy.hold(stopped);
     lock.batch_execute("COMMIT").expect("opens the gate");
     match stopped {
@@ -113,14 +103,7 @@ async fn t21_a_client_that_goes_away_leaves_a_whole_order_behind<C: Shopping>() 
         place(tx, order)
     })
     .await;
-    let mut client = TcpStream::connect(shop.address).await.expect("connects");
-    let body = r#"{"item":"pen","cents":5}"#;
-    let request = format!(
-        "POST /orders HTTP/1.1\r\nhost: shop\r\nidempotency-key: \"k\"\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    client.write_all(request.as_bytes()).await.expect("sends");
+    let client = shop.order_unread().await;
     gate.entered().await;
     drop(client);
     gate.open();

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use inbox::http::Idempotency;
+use inbox::http::telemetry::TRANSACTIONS_REPEATED;
 use support::http::{Server, Shopping, place, policy};
+use support::recorded::Recorded;
 
 super::on_both!(
     t24_an_expired_key_is_as_new_after_the_window_only_purged_or_not,
@@ -96,6 +98,8 @@ async fn t25_purge_and_repeats_at_the_boundary_leave_an_order_per_new_run<C: Sho
     // Keys expire all the time while they are repeated.
     policy.keep = Duration::from_millis(20);
     policy.wait = Duration::from_secs(60);
+    let recorded = Recorded::install();
+    let repeated = format!("{TRANSACTIONS_REPEATED} policy={}", policy.name);
     let front = Idempotency::new(policy.clone(), C::pool(&database)).expect("a good policy");
     let shop = Server::start(policy, C::pool(&database), place::<C>).await;
     let done = Arc::new(AtomicBool::new(false));
@@ -119,6 +123,9 @@ async fn t25_purge_and_repeats_at_the_boundary_leave_an_order_per_new_run<C: Sho
     purging.await.expect("no panic");
     let conn = &mut C::connection(&database);
     assert_eq!(C::credits(conn, "pen").len(), new);
-    assert_eq!(shop.runs(), new);
+    // A look can just miss another one's commit; what was run over it is undone, and counted.
+    let in_vain = recorded.counter(&repeated).expect("is exported");
+    let runs = shop.runs() as u64;
+    assert!((new as u64..=new as u64 + in_vain).contains(&runs), "{runs} runs, {new} new");
     assert!(new > 1, "nothing expired");
 }

@@ -1,14 +1,16 @@
 //! Handlers that refuse, fail and panic.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 
 use axum::http::StatusCode;
+use diesel::connection::SimpleConnection;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::{RunQueryDsl, sql_query};
+use diesel::{PgConnection, RunQueryDsl, sql_query};
 use inbox::http::telemetry::{REQUESTS, TRANSACTIONS_REPEATED};
 use inbox::http::{Failed, Keep, Reply};
 use support::http::{Order, Server, Shopping, place, policy};
+use support::inbox::Store;
 use support::recorded::Recorded;
 
 super::on_both!(
@@ -116,9 +118,10 @@ async fn t16_a_failure_is_undone_and_the_key_is_free_unless_the_policy_keeps_the
     let mut stripe = policy();
     stripe.server_errors = Keep::Stored;
     let shop = Server::start(stripe, C::pool(&database), failing::<C>()).await;
-    shop.order("\"k\"", 7).await.expect_problem(500, "failed");
+    let spent = shop.order("\"k\"", 7).await;
+    spent.expect_problem(500, "spent");
     let again = shop.order("\"k\"", 7).await;
-    assert_eq!((again.status, again.is_replayed()), (500, true));
+    assert_eq!((again.status, again.is_replayed(), again.body), (500, true, spent.body));
     assert_eq!((shop.runs(), C::credits(conn, "pen")), (1, vec![5]));
 }
 
@@ -203,23 +206,62 @@ async fn contention_without_end_is_503_and_the_key_is_free<C: Shopping>() {
     assert_eq!(shop.order("\"k\"", 5).await.status, 201);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn t26_of_two_orders_in_a_deadlock_both_are_placed_once() {
+    support::bounded(async {
+        let database = PgConnection::database();
+        let recorded = Recorded::install();
+        let policy = policy();
+        let series = format!("{TRANSACTIONS_REPEATED} policy={}", policy.name);
+        let conn = &mut PgConnection::connection(&database);
+        conn.batch_execute(
+            "CREATE TABLE stock (item text PRIMARY KEY, left_over int);
+             INSERT INTO stock VALUES ('ink', 10), ('pen', 10)",
+        )
+        .expect("a stock");
+        let (runs, both_have_one) = (AtomicUsize::new(0), Barrier::new(2));
+        let shop = Server::start(policy, database.pg_pool(2), move |tx, order: &Order| {
+            let reply = place(tx, order)?;
+            let other = if order.item == "pen" { "ink" } else { "pen" };
+            let first = runs.fetch_add(1, Ordering::SeqCst) < 2;
+            for item in [&*order.item, other] {
+                let take = "UPDATE stock SET left_over = left_over - 1 WHERE item = ";
+                PgConnection::execute(tx, &format!("{take}'{item}'"))?;
+                if first && item != other {
+                    both_have_one.wait();
+                }
+            }
+            Ok(reply)
+        })
+        .await;
+        let [ink, pen] = ["ink", "pen"].map(|item| format!(r#"{{"item":"{item}","cents":5}}"#));
+        let (ink, pen) =
+            tokio::join!(shop.post("/orders", "\"i\"", &ink), shop.post("/orders", "\"p\"", &pen));
+        assert_eq!((ink.status, pen.status), (201, 201), "{ink:?} {pen:?}");
+        assert_eq!((shop.runs(), recorded.counter(&series)), (3, Some(1)));
+        assert_eq!(PgConnection::count(conn, "stock WHERE left_over = 8"), 2);
+        for item in ["ink", "pen"] {
+            assert_eq!(PgConnection::credits(conn, item), [5]);
+        }
+        assert_eq!(PgConnection::count(conn, "outbox_messages"), 2);
+    })
+    .await;
+}
+
 /// COMMIT alone would answer well and roll back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_handler_that_swallows_a_database_error_has_not_succeeded() {
     support::bounded(async {
-        let database = <diesel::PgConnection as support::inbox::Store>::database();
+        let database = PgConnection::database();
         let mut policy = policy();
         policy.required = false;
-        let shop = Server::start(
-            policy,
-            database.pg_pool(2),
-            |tx: &mut diesel::PgConnection, order: &Order| {
+        let shop =
+            Server::start(policy, database.pg_pool(2), |tx: &mut PgConnection, order: &Order| {
                 let reply = place(tx, order)?;
                 let _ = sql_query("SELECT 1 / 0").execute(tx);
                 Ok(reply)
-            },
-        )
-        .await;
+            })
+            .await;
         shop.order("\"k\"", 5).await.expect_problem(500, "failed");
         let pen = r#"{"item":"pen","cents":5}"#;
         let keyless = shop.send(axum::http::Method::POST, "/orders", &[support::http::JSON], pen);

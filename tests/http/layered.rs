@@ -9,7 +9,6 @@ use inbox::http::{Idempotency, Keep, Policy};
 use support::eventually;
 use support::gate::Gate;
 use support::http::{JSON, Server, Shopping, policy};
-use tokio::io::AsyncWriteExt;
 
 super::on_both!(
     the_layer_runs_a_handler_once_and_gives_its_reply_again,
@@ -99,7 +98,7 @@ async fn the_layer_frees_the_key_after_a_panic_or_a_5xx<C: Shopping>() {
         _ => StatusCode::CREATED.into_response(),
     })
     .await;
-    shop.order("\"k\"", 5).await.expect_problem(500, "failed");
+    shop.order("\"k\"", 5).await.expect_problem(500, "interrupted");
     for status in [502, 409, 201] {
         let answer = shop.order("\"k\"", 5).await;
         assert_eq!((answer.status, answer.is_replayed()), (status, false));
@@ -119,14 +118,7 @@ async fn the_layer_finishes_a_run_whose_client_has_gone<C: Shopping>() {
         }
     })
     .await;
-    let mut client = tokio::net::TcpStream::connect(shop.address).await.expect("connects");
-    let body = r#"{"item":"pen","cents":5}"#;
-    let request = format!(
-        "POST /orders HTTP/1.1\r\nhost: shop\r\nidempotency-key: \"k\"\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    client.write_all(request.as_bytes()).await.expect("sends");
+    let client = shop.order_unread().await;
     gate.entered().await;
     drop(client);
     gate.open();

@@ -8,6 +8,7 @@
 )]
 
 mod bodies;
+mod claims;
 mod clocks;
 mod concurrent;
 mod contents;

@@ -23,7 +23,8 @@ use hyper_util::rt::TokioExecutor;
 use inbox::http::{Caller, Failed, HttpConnection, Idempotency, Idempotent, Policy, Reply};
 use message::Event;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::inbox::Store;
 
@@ -237,6 +238,19 @@ impl Server {
     /// Posts an order of a pen under a key, given as the header's value.
     pub async fn order(&self, key: &str, cents: i64) -> Answer {
         self.post("/orders", key, &format!(r#"{{"item":"pen","cents":{cents}}}"#)).await
+    }
+
+    /// Posts an order of a pen under the key `"k"`, on a connection of its own whose answer nobody has read yet.
+    pub async fn order_unread(&self) -> TcpStream {
+        let body = r#"{"item":"pen","cents":5}"#;
+        let request = format!(
+            "POST /orders HTTP/1.1\r\nhost: shop\r\nidempotency-key: \"k\"\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut client = TcpStream::connect(self.address).await.expect("connects");
+        client.write_all(request.as_bytes()).await.expect("sends");
+        client
     }
 
     /// Posts JSON under a key.

@@ -137,7 +137,8 @@ impl<C: HttpConnection> Shared<C> {
             Problem::Mismatch => RequestEnding::Mismatch,
             Problem::InProgress => RequestEnding::InProgress,
             Problem::NotKept => RequestEnding::NotKept,
-            Problem::Failed => RequestEnding::Failed,
+            Problem::Failed | Problem::Spent => RequestEnding::Failed,
+            Problem::Interrupted => RequestEnding::Panicked,
             Problem::Unavailable => RequestEnding::Unavailable,
             Problem::Unknown => RequestEnding::Unknown,
         };

@@ -176,6 +176,11 @@ where
             return match undone {
                 Undone::Refused(reply) => (RequestEnding::Refused, *reply),
                 // Gone again already.
+                Undone::Late if repeats < shared.policy.transaction_retries => {
+                    repeats += 1;
+                    shared.telemetry.transactions_repeated.increment(1);
+                    continue;
+                }
                 Undone::Late => problem(RequestEnding::InProgress, Problem::InProgress),
                 Undone::Unknown(_) => {
                     tracing::error!(policy, key, reason = %undone, "outcome unknown");
@@ -221,17 +226,22 @@ async fn failed<C: HttpConnection>(
     shared: &Arc<Shared<C>>,
     identity: Option<&Arc<Identity>>,
 ) -> Reply {
-    let reply = shared.problem(Problem::Failed);
     if let Some(of) = identity.cloned()
         && shared.policy.server_errors == Keep::Stored
     {
-        let (on, kept) = (shared.clone(), reply.clone());
+        let spent = shared.problem(Problem::Spent);
+        let (on, kept) = (shared.clone(), spent.clone());
         let call = shared
             .db
             .call_within(shared.policy.deadline, move |conn| on.keep_failure(conn, &of, &kept));
-        if let Err(error) = call.await {
-            tracing::warn!(policy = shared.policy.name, reason = %error, "the failure was not kept");
+        match call.await {
+            Ok(true) => return spent,
+            // Whoever was quicker has the key: a repeat gets that one's answer.
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(policy = shared.policy.name, reason = %error, "the failure was not kept");
+            }
         }
     }
-    reply
+    shared.problem(Problem::Failed)
 }

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use db::CallError;
+use db::{CallError, Class, classify};
 use diesel::result::Error;
 use message::MessageId;
 use tokio::time::sleep;
 
 use super::backend::{HttpBackend, HttpConnection};
-use super::front::Shared;
+use super::front::{Shared, before_repeating};
 use super::identity::Identity;
 use super::stored::{self, Kept};
 use crate::Consumer;
@@ -30,7 +30,6 @@ pub(crate) struct Lease<C: HttpConnection> {
     shared: Arc<Shared<C>>,
     identity: Arc<Identity>,
     owner: Arc<str>,
-    epoch: i64,
 }
 
 impl<C: HttpConnection> Clone for Lease<C> {
@@ -39,7 +38,6 @@ impl<C: HttpConnection> Clone for Lease<C> {
             shared: self.shared.clone(),
             identity: self.identity.clone(),
             owner: self.owner.clone(),
-            epoch: self.epoch,
         }
     }
 }
@@ -54,12 +52,27 @@ impl<C: HttpConnection> Lease<C> {
     ) -> Called<(Begun, Self)> {
         // A number of its own for every run: owners are never mistaken for each other, wherever they are.
         let owner: Arc<str> = MessageId::default().to_string().into();
-        let lease = Self { shared: shared.clone(), identity: identity.clone(), owner, epoch: 0 };
-        let on = lease.clone();
-        let begun =
-            shared.db.call_within(shared.policy.deadline, move |conn| on.claim(conn)).await?;
-        let epoch = if let Begun::Ours(epoch) = begun { epoch } else { 0 };
-        Ok((begun, Self { epoch: i64::try_from(epoch).unwrap_or(i64::MAX), ..lease }))
+        let lease = Self { shared: shared.clone(), identity: identity.clone(), owner };
+        let mut repeats = 0;
+        let begun = loop {
+            let on = lease.clone();
+            let call = shared.db.call_within(shared.policy.deadline, move |conn| on.claim(conn));
+            match call.await {
+                Ok(begun) => break begun,
+                // Of a pool whose server was restarted each connection fails once. Where the claim took effect
+                // all the same, the owner is told so.
+                Err(
+                    CallError::Work(error) | CallError::Begin(error) | CallError::Commit(error),
+                ) if repeats < shared.policy.transaction_retries
+                    && matches!(classify(&error), Class::Contention | Class::Unavailable) =>
+                {
+                    repeats += 1;
+                    before_repeating(repeats).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        Ok((begun, lease))
     }
 
     fn claim(&self, conn: &mut C) -> Result<Begun, Error> {
@@ -95,20 +108,19 @@ impl<C: HttpConnection> Lease<C> {
             consumer: Consumer(&self.shared.consumer),
             operation: &self.identity.operation,
             owner: &self.owner,
-            epoch: self.epoch,
         }
     }
 
     /// Prolongs the lease again and again; returns when it is somebody else's.
     pub(crate) async fn keep(self) {
         let policy = &self.shared.policy;
-        // A millisecond at least: zero would never let anybody else run. A try that hangs on a dead connection
-        // must leave time for another one.
+        // A millisecond at least: zero would never let anybody else run.
         let quarter = (policy.lease / 4).max(Duration::from_millis(1));
         let mut pause = quarter;
         loop {
             sleep(pause).await;
             let (on, lease) = (self.clone(), micros(policy.lease));
+            // One that hangs on a dead connection must leave time for another one.
             let call = self.shared.db.call_within(quarter, move |conn| {
                 C::Backend::renew_request(conn, &on.row(), lease)
             });
@@ -126,10 +138,16 @@ impl<C: HttpConnection> Lease<C> {
         }
     }
 
+    /// How long one try to settle it may take: one that hangs on a dead connection must leave time for another.
+    fn patience(&self) -> Duration {
+        let policy = &self.shared.policy;
+        (policy.lease / 4).max(Duration::from_secs(1)).min(policy.deadline)
+    }
+
     /// Keeps the reply; false where somebody else has taken over.
     pub(crate) async fn complete(&self, stored: &str) -> Called<bool> {
         let (on, stored) = (self.clone(), stored.to_owned());
-        let call = self.shared.db.call_within(self.shared.policy.deadline, move |conn| {
+        let call = self.shared.db.call_within(self.patience(), move |conn| {
             C::Backend::complete_request(conn, &on.row(), &stored)
         });
         call.await
@@ -138,9 +156,10 @@ impl<C: HttpConnection> Lease<C> {
     /// Frees the key; false where somebody else has taken over.
     pub(crate) async fn release(&self) -> Called<bool> {
         let on = self.clone();
-        let call = self.shared.db.call_within(self.shared.policy.deadline, move |conn| {
-            C::Backend::release_request(conn, &on.row())
-        });
+        let call = self
+            .shared
+            .db
+            .call_within(self.patience(), move |conn| C::Backend::release_request(conn, &on.row()));
         call.await
     }
 }

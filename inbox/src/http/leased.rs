@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::select;
 use tower_service::Service;
+use tracing::Instrument as _;
 
 use super::RequestEnding;
 use super::backend::HttpConnection;
@@ -21,9 +22,6 @@ use super::policy::Keep;
 use super::problem::Problem;
 use super::reply::Reply;
 use super::stored::{self, Kept};
-
-/// Tries to keep a reply before it is given up.
-const TRIES: u32 = 3;
 
 /// One request through the layer.
 pub(crate) async fn handle<S, C>(
@@ -53,76 +51,100 @@ where
         return Ok(*shared.misconfigured("a key was lost"));
     };
     let since = Instant::now();
-    let mut request = Some(Request::from_parts(parts, Body::from(admitted.body)));
+    let mut job =
+        Some(Job { inner, request: Request::from_parts(parts, Body::from(admitted.body)) });
     let (mut waiting, mut overtaken) = (Waiting::new(), false);
     let (ending, response) = loop {
-        match Lease::begin(&shared, &identity).await {
-            Ok((Begun::Ours(epoch), lease)) => {
-                // Once overtaken it is for the other one to answer: what it left is looked at again. It has left
-                // nothing, and nobody is to wait for a run that there is not.
-                let Some(request) = request.take() else {
-                    if let Err(error) = lease.release().await {
-                        let (policy, key) = (&shared.policy.name, identity.short());
-                        tracing::warn!(policy, key, reason = %error, "a key stays taken for its lease");
-                    }
-                    break problem(&shared, RequestEnding::Overtaken, Problem::Unknown);
-                };
-                if epoch > 1 {
-                    shared.telemetry.takeovers.increment(1);
-                    let (policy, key) = (&shared.policy.name, identity.short());
-                    tracing::warn!(
-                        policy,
-                        key,
-                        epoch,
-                        "takes a run over, its handler may run twice"
-                    );
-                }
-                // A task of its own: a client that goes away must not leave half a run behind.
-                let run =
-                    tokio::spawn(run(shared.clone(), identity.clone(), lease, inner.call(request)));
-                match run.await {
-                    Ok(Some(ended)) => break ended,
-                    Ok(None) => {
-                        let (policy, key) = (&shared.policy.name, identity.short());
-                        tracing::warn!(
-                            policy,
-                            key,
-                            "a run was taken over before it could be completed"
-                        );
-                        overtaken = true;
-                    }
-                    Err(_) => break problem(&shared, RequestEnding::Unknown, Problem::Unknown),
-                }
-            }
-            Ok((Begun::Completed(Kept::Reply(reply)), _)) => {
-                break (RequestEnding::Replayed, reply.replayed());
-            }
-            Ok((Begun::Completed(Kept::NotKept), _)) => {
-                break problem(&shared, RequestEnding::NotKept, Problem::NotKept);
-            }
-            Ok((Begun::Mismatch, _)) => {
-                break problem(&shared, RequestEnding::Mismatch, Problem::Mismatch);
-            }
-            Ok((Begun::Busy, _)) => {
+        // A task of its own: a client that goes away must not leave half a run behind, nor a key that is taken
+        // for nobody.
+        let looking = look(shared.clone(), identity.clone(), job.take()).in_current_span();
+        match tokio::spawn(looking).await {
+            Ok(Looked::Ended(ending, response)) => break (ending, response),
+            Ok(Looked::Busy(unused)) => {
+                job = unused;
                 if !waiting.next(&shared).await {
                     break problem(&shared, RequestEnding::InProgress, Problem::InProgress);
                 }
             }
-            Ok((Begun::Unreadable(reason), _)) => {
+            Ok(Looked::Overtaken) => {
                 let (policy, key) = (&shared.policy.name, identity.short());
-                tracing::error!(policy, key, reason, "stored reply unreadable");
-                break problem(&shared, RequestEnding::Unreadable, Problem::NotKept);
+                tracing::warn!(policy, key, "a run was taken over before it could be completed");
+                overtaken = true;
             }
-            Err(error) => {
-                let (policy, key) = (&shared.policy.name, identity.short());
-                tracing::warn!(policy, key, reason = %error, "no key could be claimed");
-                break problem(&shared, RequestEnding::Unavailable, Problem::Unavailable);
-            }
+            Err(_) => break problem(&shared, RequestEnding::Unknown, Problem::Unknown),
         }
     };
     shared.end(if overtaken { RequestEnding::Overtaken } else { ending });
     shared.telemetry.seconds.record(since.elapsed());
     Ok(response)
+}
+
+/// What is to be run.
+struct Job<S> {
+    inner: S,
+    request: Request,
+}
+
+/// What has come of a look at a key.
+enum Looked<S> {
+    Ended(RequestEnding, Response),
+    /// Another request has the key; what is to be run is given back.
+    Busy(Option<Job<S>>),
+    /// It was run, and somebody else has taken over.
+    Overtaken,
+}
+
+/// Looks at the key, and runs the job where it is free.
+async fn look<S, C>(
+    shared: Arc<Shared<C>>,
+    identity: Arc<Identity>,
+    job: Option<Job<S>>,
+) -> Looked<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    C: HttpConnection,
+{
+    let (policy, key) = (&shared.policy.name, identity.short());
+    let (ending, response) = match Lease::begin(&shared, &identity).await {
+        Ok((Begun::Ours(epoch), lease)) => {
+            // Once overtaken it is for the other one to answer: what it left is looked at again. It has left
+            // nothing, and nobody is to wait for a run that there is not.
+            let Some(Job { mut inner, request }) = job else {
+                if let Err(error) = lease.release().await {
+                    tracing::warn!(policy, key, reason = %error, "a key stays taken for its lease");
+                }
+                let (ending, response) =
+                    problem(&shared, RequestEnding::Overtaken, Problem::Unknown);
+                return Looked::Ended(ending, response);
+            };
+            if epoch > 1 {
+                shared.telemetry.takeovers.increment(1);
+                tracing::warn!(policy, key, epoch, "takes a run over, its handler may run twice");
+            }
+            match run(shared.clone(), identity.clone(), lease, inner.call(request)).await {
+                Some(ended) => ended,
+                None => return Looked::Overtaken,
+            }
+        }
+        Ok((Begun::Completed(Kept::Reply(reply)), _)) => {
+            (RequestEnding::Replayed, reply.replayed())
+        }
+        Ok((Begun::Completed(Kept::NotKept), _)) => {
+            problem(&shared, RequestEnding::NotKept, Problem::NotKept)
+        }
+        Ok((Begun::Mismatch, _)) => problem(&shared, RequestEnding::Mismatch, Problem::Mismatch),
+        Ok((Begun::Busy, _)) => return Looked::Busy(job),
+        Ok((Begun::Unreadable(reason), _)) => {
+            tracing::error!(policy, key, reason, "stored reply unreadable");
+            problem(&shared, RequestEnding::Unreadable, Problem::NotKept)
+        }
+        Err(error) => {
+            tracing::warn!(policy, key, reason = %error, "no key could be claimed");
+            problem(&shared, RequestEnding::Unavailable, Problem::Unavailable)
+        }
+    };
+    Looked::Ended(ending, response)
 }
 
 fn problem<C: HttpConnection>(
@@ -147,7 +169,7 @@ async fn run<C: HttpConnection>(
             Err(_) => {
                 let (policy, key) = (&shared.policy.name, identity.short());
                 tracing::error!(policy, key, "the handler panicked");
-                problem(&shared, RequestEnding::Panicked, Problem::Failed)
+                problem(&shared, RequestEnding::Panicked, Problem::Interrupted)
             }
         };
         let kept = shared.policy.keeps(response.status()) == Keep::Stored;
@@ -167,7 +189,11 @@ async fn run<C: HttpConnection>(
             RequestEnding::Unrecorded
         }
     };
-    for tried in 1..=TRIES {
+    // Nobody renews the lease meanwhile: a try to settle it is as good. When it has ended, whoever comes may run
+    // the handler again.
+    let (until, mut tried) = (Instant::now() + shared.policy.lease, 0);
+    loop {
+        tried += 1;
         let settled = if kept { lease.complete(&stored).await } else { lease.release().await };
         match settled {
             Ok(true) if !kept && ending == RequestEnding::First => {
@@ -177,13 +203,16 @@ async fn run<C: HttpConnection>(
             Ok(false) => return None,
             Err(error) => {
                 let (policy, key) = (&shared.policy.name, identity.short());
-                tracing::warn!(policy, key, reason = %error, "a reply is not kept yet");
+                if Instant::now() >= until {
+                    tracing::error!(policy, key, reason = %error, "a reply is not kept");
+                    // The client gets the truth; only somebody who repeats all the same is worse off for it.
+                    return Some((RequestEnding::Unrecorded, response));
+                }
+                tracing::warn!(policy, key, reason = %error, tried, "a reply is not kept yet");
                 before_repeating(tried).await;
             }
         }
     }
-    // The client gets the truth; only somebody who repeats all the same is worse off for it.
-    Some((RequestEnding::Unrecorded, response))
 }
 
 /// A response with what is to be stored of it.

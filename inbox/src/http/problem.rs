@@ -20,6 +20,10 @@ pub(crate) enum Problem {
     InProgress,
     NotKept,
     Failed,
+    /// The same, where the policy keeps it.
+    Spent,
+    /// The handler panicked outside a transaction.
+    Interrupted,
     Unavailable,
     Unknown,
 }
@@ -32,7 +36,7 @@ impl Problem {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::InProgress | Self::NotKept => StatusCode::CONFLICT,
-            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Failed | Self::Spent | Self::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable | Self::Unknown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -49,6 +53,8 @@ impl Problem {
             Self::InProgress => "in-progress",
             Self::NotKept => "reply-not-kept",
             Self::Failed => "failed",
+            Self::Spent => "spent",
+            Self::Interrupted => "interrupted",
             Self::Unavailable => "unavailable",
             Self::Unknown => "unknown-outcome",
         }
@@ -64,7 +70,8 @@ impl Problem {
             Self::Mismatch => "Idempotency-Key was used for another request",
             Self::InProgress => "A request with this Idempotency-Key is in progress",
             Self::NotKept => "The reply to this Idempotency-Key was not kept",
-            Self::Failed => "The request failed",
+            Self::Failed | Self::Spent => "The request failed",
+            Self::Interrupted => "The request broke off",
             Self::Unavailable => "The request cannot be handled now",
             Self::Unknown => "The outcome of the request is not known",
         }
@@ -85,6 +92,12 @@ impl Problem {
                 "The first request with this key was carried out. Do not repeat it under another key; look up what it did."
             }
             Self::Failed => "Everything was undone. The request can be repeated with the same key.",
+            Self::Spent => {
+                "Everything was undone, and the key stands for this answer from now on. Use a new key to try again."
+            }
+            Self::Interrupted => {
+                "A part of it may have been carried out. Find out how much before you repeat it."
+            }
             Self::Unavailable => {
                 "Nothing was done. Repeat the request with the same key after a while."
             }

@@ -55,9 +55,7 @@ pub(crate) fn written(reply: &Reply, context: &str, policy: &Policy) -> Result<S
         .headers
         .iter()
         .filter(|(name, _)| policy.headers.contains(name) || **name == CONTENT_ENCODING);
-    let headers = listed.filter_map(|(name, value)| {
-        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-    });
+    let headers = listed.map(|(name, value)| (name.as_str().to_owned(), latin1(value.as_bytes())));
     let body = match std::str::from_utf8(&reply.body) {
         Ok(text) => Content::Text(text.to_owned()),
         Err(_) => Content::Base64(STANDARD.encode(&reply.body)),
@@ -78,6 +76,15 @@ pub(crate) fn not_kept(status: StatusCode) -> String {
     format!(r#"{{"not_kept":{}}}"#, status.as_u16())
 }
 
+/// A header's bytes as text, a character each: they need not be UTF-8.
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
+}
+
+fn bytes_of(latin1: &str) -> Result<Vec<u8>, std::char::TryFromCharError> {
+    latin1.chars().map(u8::try_from).collect()
+}
+
 /// What was stored. `None` is a reply that retention has dropped.
 pub(crate) fn read(stored: Option<&str>, context: &str, policy: &Policy) -> Result<Kept, Cause> {
     let Some(stored) = stored else { return Ok(Kept::NotKept) };
@@ -93,7 +100,8 @@ pub(crate) fn read(stored: Option<&str>, context: &str, policy: &Policy) -> Resu
     };
     let mut reply = Reply::new(StatusCode::from_u16(plain.status)?);
     for (name, value) in plain.headers {
-        reply = reply.with_header(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+        let value = HeaderValue::from_bytes(&bytes_of(&value)?)?;
+        reply = reply.with_header(HeaderName::try_from(name)?, value);
     }
     let body = match plain.body {
         Content::Text(text) => text.into_bytes(),
@@ -106,7 +114,7 @@ pub(crate) fn read(stored: Option<&str>, context: &str, policy: &Policy) -> Resu
 mod tests {
     use std::sync::Arc;
 
-    use axum::http::header::{DATE, LOCATION, SET_COOKIE};
+    use axum::http::header::{DATE, ETAG, LOCATION, SET_COOKIE};
 
     use super::*;
     use crate::http::Seal;
@@ -140,6 +148,7 @@ mod tests {
         for body in [&b"{\"a\":\"\\u0000\"}"[..], b"\xff\0\xfe", b"\0", b""] {
             let kept = Reply::new(StatusCode::CREATED)
                 .with_header(LOCATION, value("/orders/1"))
+                .with_header(ETAG, HeaderValue::from_bytes(b"\"gr\xc3\xb6\xff\"").expect("opaque"))
                 .with_body(body.to_vec());
             let given = kept
                 .clone()

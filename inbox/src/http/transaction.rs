@@ -248,16 +248,16 @@ impl<C: HttpConnection> Shared<C> {
         }
     }
 
-    /// Keeps a failure's answer after its effects were undone, unless somebody was quicker.
+    /// Keeps a failure's answer after its effects were undone; false where somebody was quicker.
     pub(crate) fn keep_failure(
         &self,
         conn: &mut C,
         identity: &Identity,
         reply: &Reply,
-    ) -> Result<(), Undone> {
+    ) -> Result<bool, Undone> {
         conn.write(|tx| match self.seek(tx, identity)? {
-            Found::Free => self.keep(tx, identity, reply),
-            Found::Held | Found::Known(_) => Ok(()),
+            Found::Free => self.keep(tx, identity, reply).map(|()| true),
+            Found::Held | Found::Known(_) => Ok(false),
         })
     }
 }

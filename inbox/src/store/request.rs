@@ -62,9 +62,8 @@ pub struct Known {
 pub struct Claim<'a> {
     pub(crate) consumer: Consumer<'a>,
     pub(crate) operation: &'a OperationKey,
-    /// Different for every run, so that it fences alone where a key was freed in between.
+    /// Different for every run, and so the fence: an epoch begins anew where a key was freed in between.
     pub(crate) owner: &'a str,
-    pub(crate) epoch: i64,
 }
 
 /// What stands under the key of a request that runs outside a transaction.

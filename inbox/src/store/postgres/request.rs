@@ -80,7 +80,8 @@ pub(crate) fn delete_expired<C: LoadConnection<Backend = Pg>>(
 
 /// Claims the key for a run outside a transaction, where it is free, older than its window, or left
 /// behind by an owner whose lease has ended; the run's epoch, `None` where it is taken. A completed
-/// request within its window is never in progress again.
+/// request within its window is never in progress again. Once more is no difference: the answer to the first time
+/// may have been lost.
 pub(crate) fn begin_request<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     claim: &Claim<'_>,
@@ -93,9 +94,10 @@ pub(crate) fn begin_request<C: LoadConnection<Backend = Pg>>(
          VALUES (?, ?, ?, ?, ?, clock_timestamp() + ? * interval '1 microsecond')
          ON CONFLICT (consumer, scope, operation) DO UPDATE SET
              fingerprint = excluded.fingerprint, state = 'in_progress', owner = excluded.owner,
-             epoch = CASE r.state WHEN 'completed' THEN 1 ELSE r.epoch + 1 END,
+             epoch = CASE WHEN r.state = 'completed' THEN 1 WHEN r.owner = excluded.owner THEN r.epoch ELSE r.epoch + 1 END,
              lease_until = excluded.lease_until, reply = NULL, completed_at = NULL, begun_at = clock_timestamp()
          WHERE (r.state = 'completed' AND r.completed_at < clock_timestamp() - ? * interval '1 microsecond')
+            OR (r.state = 'in_progress' AND r.owner = excluded.owner)
             OR (r.state = 'in_progress' AND r.lease_until < clock_timestamp()
                 AND (r.fingerprint = excluded.fingerprint
                      OR r.lease_until < clock_timestamp() - ? * interval '1 microsecond'))
@@ -143,16 +145,15 @@ pub(crate) fn renew_request<C: LoadConnection<Backend = Pg>>(
     claim: &Claim<'_>,
     lease: i64,
 ) -> QueryResult<bool> {
-    Statement::<6>::new(
+    Statement::<5>::new(
         "UPDATE inbox_requests SET lease_until = clock_timestamp() + ? * interval '1 microsecond'
-         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ? AND state = 'in_progress'",
+         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND state = 'in_progress'",
         [
             Bind::BigInt(lease),
             Bind::Text(claim.consumer.0),
             Bind::Text(claim.operation.scope()),
             Bind::Text(claim.operation.id()),
             Bind::Text(claim.owner),
-            Bind::BigInt(claim.epoch),
         ],
     )
     .execute(conn)
@@ -166,16 +167,15 @@ pub(crate) fn complete_request<C: LoadConnection<Backend = Pg>>(
     claim: &Claim<'_>,
     reply: &str,
 ) -> QueryResult<bool> {
-    Statement::<6>::new(
+    Statement::<5>::new(
         "UPDATE inbox_requests SET state = 'completed', reply = ?, lease_until = NULL, completed_at = clock_timestamp()
-         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ?",
+         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ?",
         [
             Bind::Text(reply),
             Bind::Text(claim.consumer.0),
             Bind::Text(claim.operation.scope()),
             Bind::Text(claim.operation.id()),
             Bind::Text(claim.owner),
-            Bind::BigInt(claim.epoch),
         ],
     )
     .execute(conn)
@@ -187,15 +187,14 @@ pub(crate) fn release_request<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     claim: &Claim<'_>,
 ) -> QueryResult<bool> {
-    Statement::<5>::new(
+    Statement::<4>::new(
         "DELETE FROM inbox_requests
-         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ? AND state = 'in_progress'",
+         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND state = 'in_progress'",
         [
             Bind::Text(claim.consumer.0),
             Bind::Text(claim.operation.scope()),
             Bind::Text(claim.operation.id()),
             Bind::Text(claim.owner),
-            Bind::BigInt(claim.epoch),
         ],
     )
     .execute(conn)

@@ -71,7 +71,8 @@ pub(crate) fn delete_expired<C: LoadConnection<Backend = Sqlite>>(
 
 /// Claims the key for a run outside a transaction, where it is free, older than its window, or left
 /// behind by an owner whose lease has ended; the run's epoch, `None` where it is taken. A completed
-/// request within its window is never in progress again.
+/// request within its window is never in progress again. Once more is no difference: the answer to the first time
+/// may have been lost.
 pub(crate) fn begin_request<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     claim: &Claim<'_>,
@@ -84,9 +85,10 @@ pub(crate) fn begin_request<C: LoadConnection<Backend = Sqlite>>(
          VALUES (?, ?, ?, ?, ?, CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?)
          ON CONFLICT (consumer, scope, operation) DO UPDATE SET
              fingerprint = excluded.fingerprint, state = 'in_progress', owner = excluded.owner,
-             epoch = CASE r.state WHEN 'completed' THEN 1 ELSE r.epoch + 1 END,
+             epoch = CASE WHEN r.state = 'completed' THEN 1 WHEN r.owner = excluded.owner THEN r.epoch ELSE r.epoch + 1 END,
              lease_until = excluded.lease_until, reply = NULL, completed_at = NULL, begun_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
          WHERE (r.state = 'completed' AND r.completed_at < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?)
+            OR (r.state = 'in_progress' AND r.owner = excluded.owner)
             OR (r.state = 'in_progress' AND r.lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER)
                 AND (r.fingerprint = excluded.fingerprint
                      OR r.lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?))
@@ -134,16 +136,15 @@ pub(crate) fn renew_request<C: LoadConnection<Backend = Sqlite>>(
     claim: &Claim<'_>,
     lease: i64,
 ) -> QueryResult<bool> {
-    Statement::<6>::new(
+    Statement::<5>::new(
         "UPDATE inbox_requests SET lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?
-         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ? AND state = 'in_progress'",
+         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND state = 'in_progress'",
         [
             Bind::BigInt(lease),
             Bind::Text(claim.consumer.0),
             Bind::Text(claim.operation.scope()),
             Bind::Text(claim.operation.id()),
             Bind::Text(claim.owner),
-            Bind::BigInt(claim.epoch),
         ],
     )
     .execute(conn)
@@ -157,16 +158,15 @@ pub(crate) fn complete_request<C: LoadConnection<Backend = Sqlite>>(
     claim: &Claim<'_>,
     reply: &str,
 ) -> QueryResult<bool> {
-    Statement::<6>::new(
+    Statement::<5>::new(
         "UPDATE inbox_requests SET state = 'completed', reply = ?, lease_until = NULL, completed_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ?",
+         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ?",
         [
             Bind::Text(reply),
             Bind::Text(claim.consumer.0),
             Bind::Text(claim.operation.scope()),
             Bind::Text(claim.operation.id()),
             Bind::Text(claim.owner),
-            Bind::BigInt(claim.epoch),
         ],
     )
     .execute(conn)
@@ -178,15 +178,14 @@ pub(crate) fn release_request<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     claim: &Claim<'_>,
 ) -> QueryResult<bool> {
-    Statement::<5>::new(
+    Statement::<4>::new(
         "DELETE FROM inbox_requests
-         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND epoch = ? AND state = 'in_progress'",
+         WHERE consumer = ? AND scope = ? AND operation = ? AND owner = ? AND state = 'in_progress'",
         [
             Bind::Text(claim.consumer.0),
             Bind::Text(claim.operation.scope()),
             Bind::Text(claim.operation.id()),
             Bind::Text(claim.owner),
-            Bind::BigInt(claim.epoch),
         ],
     )
     .execute(conn)
