@@ -94,11 +94,12 @@ async fn t10_the_same_key_of_another_tenant_or_principal_is_another_key<C: Shopp
 }
 
 async fn without_a_caller_nothing_is_shared_and_the_application_is_told<C: Shopping>() {
-    let database = C::database();
-    let shop = Server::start(policy(), C::pool(&database), place::<C>).await;
+    let (database, recorded, strict) = (C::database(), Recorded::install(), policy());
+    let misconfigured = format!("{REQUESTS} policy={},ending=misconfigured", strict.name);
+    let shop = Server::start(strict, C::pool(&database), place::<C>).await;
     let nobody = [("idempotency-key", "\"k\""), JSON, ("x-user", "nobody")];
     shop.send(Method::POST, "/orders", &nobody, PEN).await.expect_problem(500, "failed");
-    assert_eq!(shop.runs(), 0);
+    assert_eq!((shop.runs(), recorded.counter(&misconfigured)), (0, Some(1)));
     assert_eq!(C::count(&mut C::connection(&database), "inbox_operations"), 0);
     let mut shared = policy();
     shared.shared_scope = true;

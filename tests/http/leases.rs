@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use inbox::http::telemetry::{REQUESTS, TAKEOVERS};
 use inbox::http::{Idempotency, Policy};
 use support::eventually;
 use support::gate::Gate;
 use support::http::{Server, Shopping, policy};
 use support::recorded::Recorded;
+use tokio::sync::Notify;
 
 super::on_both!(
     t22_a_run_whose_lease_has_ended_is_taken_over_and_its_owner_overwrites_nothing,
     t23_a_run_longer_than_its_lease_is_left_alone,
     t22_an_owner_that_finds_its_lease_taken_stops,
+    t22_an_owner_that_failed_frees_nobody_else_s_key,
 );
 
 /// The first run waits at the gate; each answers with its number.
@@ -23,23 +25,39 @@ async fn gated<C: Shopping>(
     policy: Policy,
     database: &support::database::Database,
 ) -> (Arc<Server>, Gate) {
-    let front = Idempotency::new(policy, C::pool(database)).expect("a good policy");
-    let gate = Gate::default();
-    let held = gate.clone();
-    let shop = Server::layered(&front, move |run| {
-        let held = held.clone();
-        async move {
-            if run == 1 {
-                held.passed().await;
-            }
-            answered(run)
-        }
-    });
-    (Arc::new(shop.await), gate)
+    let (shop, gate, _) = answering::<C>(StatusCode::CREATED, policy, database).await;
+    (shop, gate)
 }
 
-fn answered(run: usize) -> Response {
-    (StatusCode::CREATED, format!("run {run}")).into_response()
+/// The same with another status; the last says when the first run is no more.
+async fn answering<C: Shopping>(
+    status: StatusCode,
+    policy: Policy,
+    database: &support::database::Database,
+) -> (Arc<Server>, Gate, Arc<Notify>) {
+    let front = Idempotency::new(policy, C::pool(database)).expect("a good policy");
+    let (gate, over) = (Gate::default(), Arc::new(Notify::new()));
+    let (held, ends) = (gate.clone(), over.clone());
+    let shop = Server::layered(&front, move |run| {
+        let (held, ends) = (held.clone(), ends.clone());
+        async move {
+            if run == 1 {
+                let _ends = Ends(ends);
+                held.passed().await;
+            }
+            (status, format!("run {run}")).into_response()
+        }
+    });
+    (Arc::new(shop.await), gate, over)
+}
+
+/// Tells when it is dropped.
+struct Ends(Arc<Notify>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 fn post(shop: &Arc<Server>) -> tokio::task::JoinHandle<support::http::Answer> {
@@ -88,31 +106,62 @@ async fn t22_a_run_whose_lease_has_ended_is_taken_over_and_its_owner_overwrites_
     assert_eq!(C::count(conn, "inbox_requests WHERE epoch = 2 AND state = 'completed'"), 1);
 }
 
+/// In a time that no test sees.
+fn far<C: Shopping>() -> &'static str {
+    if C::NAME == "postgres" {
+        "CAST('2100-01-01T00:00:00Z' AS timestamptz)"
+    } else {
+        "4102444800000000"
+    }
+}
+
+/// As if somebody else had taken over and was at work.
+fn take_over<C: Shopping>(conn: &mut C) {
+    let far = far::<C>();
+    let taken = format!("UPDATE inbox_requests SET owner = 'x', epoch = 2, lease_until = {far}");
+    assert_eq!(C::execute(conn, &taken), Ok(1));
+}
+
+/// Whether all is as [`take_over`] left it.
+fn is_taken<C: Shopping>(conn: &mut C) -> bool {
+    let far = far::<C>();
+    let as_left = "owner = 'x' AND epoch = 2 AND state = 'in_progress'";
+    C::count(conn, &format!("inbox_requests WHERE {as_left} AND lease_until = {far}")) == 1
+}
+
 async fn t22_an_owner_that_finds_its_lease_taken_stops<C: Shopping>() {
     let database = C::database();
     let mut policy = policy();
     policy.lease = Duration::from_millis(300);
     policy.wait = Duration::from_secs(60);
-    let (shop, gate) = gated::<C>(policy, &database).await;
+    let (shop, gate, over) = answering::<C>(StatusCode::CREATED, policy, &database).await;
     let first = post(&shop);
     gate.entered().await;
     let conn = &mut C::connection(&database);
-    // As if somebody else had taken over and was at work.
-    let far = if C::NAME == "postgres" { "now() + interval '1 hour'" } else { "9e15" };
-    let taken =
-        format!("UPDATE inbox_requests SET owner = 'x', epoch = 2, lease_until = CAST({far} AS ");
-    let kind = if C::NAME == "postgres" { "timestamptz)" } else { "INTEGER)" };
-    assert_eq!(C::execute(conn, &format!("{taken}{kind}")), Ok(1));
+    take_over(conn);
+    // The gate stays closed: it is the renewal that finds out, and the handler that is dropped.
+    over.notified().await;
+    assert!(is_taken(conn), "the other one's lease is not the first one's to prolong");
     let done = if C::NAME == "postgres" { "now()" } else { "unixepoch() * 1000000" };
     let complete = format!(
         "UPDATE inbox_requests SET state = 'completed', lease_until = NULL, completed_at = {done},
              reply = '{{\"reply\":{{\"status\":201,\"headers\":[],\"body\":{{\"text\":\"the other one\"}}}}}}'"
     );
     assert_eq!(C::execute(conn, &complete), Ok(1));
-    // The gate stays closed: it is the renewal that finds out, and the handler that is dropped.
     let first = first.await.expect("no panic");
     assert_eq!((first.is_replayed(), &*first.body), (true, "the other one"));
+}
+
+async fn t22_an_owner_that_failed_frees_nobody_else_s_key<C: Shopping>() {
+    let database = C::database();
+    let (shop, gate, _) = answering::<C>(StatusCode::BAD_GATEWAY, policy(), &database).await;
+    let first = post(&shop);
+    gate.entered().await;
+    let conn = &mut C::connection(&database);
+    take_over(conn);
     gate.open();
+    first.await.expect("no panic").expect_problem(409, "in-progress");
+    assert!(is_taken(conn));
 }
 
 async fn t23_a_run_longer_than_its_lease_is_left_alone<C: Shopping>() {

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use axum::http::{Method, StatusCode};
-use inbox::http::{Failed, Reply, Seal};
+use inbox::http::telemetry::REQUESTS;
+use inbox::http::{Failed, Idempotency, Reply, Seal};
 use support::http::{JSON, Order, Server, Shopping, place, policy};
 use support::recorded::Recorded;
 use tracing_subscriber::fmt::MakeWriter;
@@ -13,6 +14,7 @@ super::on_both!(
     t28_whoever_is_turned_away_before_the_key_is_looked_at_gets_no_stored_reply,
     t34_a_key_is_nowhere_in_clear_and_its_characters_do_nothing,
     a_sealed_reply_is_unreadable_in_the_database_and_whole_for_the_client,
+    a_sealed_reply_opens_in_its_own_row_only,
 );
 
 const PEN: &str = r#"{"item":"pen","cents":5}"#;
@@ -157,4 +159,47 @@ async fn a_sealed_reply_is_unreadable_in_the_database_and_whole_for_the_client<C
     let shop = Server::start(without, C::pool(&database), handler).await;
     shop.order("\"k\"", 5).await.expect_problem(409, "reply-not-kept");
     assert_eq!(shop.runs(), 0);
+}
+
+/// What one client may read was put under the key of another.
+async fn a_sealed_reply_opens_in_its_own_row_only<C: Shopping>() {
+    for layered in [false, true] {
+        let (database, recorded) = (C::database(), Recorded::install());
+        let mut policy = policy();
+        policy.seal = Some(Arc::new(Backwards));
+        let unreadable = format!("{REQUESTS} policy={},ending=unreadable", policy.name);
+        let (shop, moved) = if layered {
+            let front = Idempotency::new(policy, C::pool(&database)).expect("a good policy");
+            let shop = Server::layered(&front, async |run| {
+                axum::response::IntoResponse::into_response(format!("run {run}"))
+            });
+            (
+                shop.await,
+                "UPDATE inbox_requests SET reply = (SELECT min(reply) FROM inbox_requests)",
+            )
+        } else {
+            let shop = Server::start(policy, C::pool(&database), place::<C>).await;
+            (
+                shop,
+                "UPDATE inbox_operations SET result = (SELECT min(result) FROM inbox_operations)",
+            )
+        };
+        let mut firsts = Vec::new();
+        for key in ["\"a\"", "\"b\""] {
+            firsts.push(shop.order(key, 5).await);
+            assert_eq!(shop.order(key, 5).await.body, firsts[firsts.len() - 1].body);
+        }
+        assert_eq!(C::execute(&mut C::connection(&database), moved), Ok(2));
+        let mut opened = 0;
+        for (key, first) in ["\"a\"", "\"b\""].iter().zip(&firsts) {
+            let again = shop.order(key, 5).await;
+            if again.is_replayed() {
+                assert_eq!(again.body, first.body);
+                opened += 1;
+            } else {
+                again.expect_problem(409, "reply-not-kept");
+            }
+        }
+        assert_eq!((opened, shop.runs(), recorded.counter(&unreadable)), (1, 2, Some(1)));
+    }
 }

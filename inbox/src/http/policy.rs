@@ -239,6 +239,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_secret_and_nothing_of_one_connection_or_moment_can_be_listed() {
+        for name in [
+            "set-cookie",
+            "set-cookie2",
+            "cookie",
+            "authorization",
+            "proxy-authorization",
+            "www-authenticate",
+            "proxy-authenticate",
+            "authentication-info",
+            "date",
+            "age",
+            "connection",
+            "keep-alive",
+            "content-length",
+            "transfer-encoding",
+            "te",
+            "trailer",
+            "upgrade",
+            "traceparent",
+            "idempotency-replayed",
+        ] {
+            let mut policy = Policy::new("orders", "https://shop.example/idempotency");
+            policy.headers.push(HeaderName::from_static(name));
+            let name = HeaderName::from_static(name);
+            let refused = Err(PolicyError::Header { name });
+            assert_eq!(policy.check(&db::Settings::default()), refused);
+        }
+    }
+
+    #[test]
     fn policies_that_void_a_promise_are_refused_by_name() {
         type Spoil = fn(&mut Policy);
         let cases: [(Spoil, &str); 10] = [
