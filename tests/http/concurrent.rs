@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use diesel::PgConnection;
 use futures_util::future::join_all;
 use inbox::http::telemetry::TRANSACTIONS_REPEATED;
 use inbox::http::{Policy, Reply};
 use support::gate::Gate;
 use support::http::{Order, Server, Shopping, place, policy};
+use support::inbox::Store;
 use support::recorded::Recorded;
 
 super::on_both!(
@@ -17,14 +19,14 @@ super::on_both!(
 );
 
 /// Runs that were begun and undone, since their look at the key missed the commit of that moment.
-struct Undone(Recorded, String);
+pub(super) struct Undone(Recorded, String);
 
 impl Undone {
-    fn under(policy: &Policy) -> Self {
+    pub(super) fn under(policy: &Policy) -> Self {
         Self(Recorded::install(), format!("{TRANSACTIONS_REPEATED} policy={}", policy.name))
     }
 
-    fn runs<C: Shopping>(&self) -> usize {
+    pub(super) fn runs<C: Shopping>(&self) -> usize {
         match C::NAME {
             // There is no such moment: who looks is the only one who writes.
             "sqlite" => 0,
@@ -152,4 +154,28 @@ async fn gated(policy: Policy) -> (Arc<Server>, Gate, support::database::Databas
         place(tx, order)
     });
     (Arc::new(shop.await), gate, database)
+}
+
+/// Two services on one database, of which one passes its requests on to the other, key and all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_key_that_is_passed_on_is_another_service_s_own() {
+    support::bounded(async {
+        let database = PgConnection::database();
+        let gate = Gate::default();
+        let held = gate.clone();
+        let outer = Server::start(policy(), database.pg_pool(2), move |tx, order: &Order| {
+            held.pass();
+            place(tx, order)
+        });
+        let outer = Arc::new(outer.await);
+        let inner = Server::start(policy(), database.pg_pool(2), place::<PgConnection>).await;
+        let posting = outer.clone();
+        let posting = tokio::spawn(async move { posting.order("\"k\"", 5).await });
+        gate.entered().await;
+        assert_eq!(inner.order("\"k\"", 5).await.status, 201);
+        outer.order("\"k\"", 5).await.expect_problem(409, "in-progress");
+        gate.open();
+        assert_eq!(posting.await.expect("no panic").status, 201);
+    })
+    .await;
 }

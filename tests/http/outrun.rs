@@ -1,14 +1,19 @@
 //! A request that looked at its key just before another one committed under it. The moment is too short to be met,
 //! so what the other one leaves is put there while the handler runs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::http::StatusCode;
 use diesel::connection::SimpleConnection;
-use diesel::{PgConnection, RunQueryDsl, sql_query};
+use diesel::{Connection, PgConnection, RunQueryDsl, sql_query};
 use inbox::http::telemetry::{REQUESTS, TRANSACTIONS_REPEATED};
 use inbox::http::{Failed, Keep, Reply};
 use support::http::{Order, Server, Shopping, place, policy};
 use support::inbox::Store;
 use support::recorded::Recorded;
+
+const PUT_ASIDE: &str =
+    "WITH gone AS (DELETE FROM inbox_operations RETURNING *) INSERT INTO aside SELECT * FROM gone";
 
 /// How the handler ends whose look was too old.
 #[derive(Clone, Copy)]
@@ -17,6 +22,8 @@ enum End {
     Refuses,
     Fails,
     Panics,
+    /// It takes what the database refused for something else.
+    Swallows,
 }
 
 async fn gets_the_reply_of_the_one_that_committed(end: End) {
@@ -31,7 +38,7 @@ async fn gets_the_reply_of_the_one_that_committed(end: End) {
     let url = database.url.clone();
     let handler = move |tx: &mut PgConnection, order: &Order| -> Result<Reply, Failed> {
         let reply = place(tx, order)?;
-        let mut other = <PgConnection as diesel::Connection>::establish(&url).expect("connects");
+        let mut other = PgConnection::establish(&url).expect("connects");
         let back = sql_query("INSERT INTO inbox_operations SELECT * FROM aside");
         if back.execute(&mut other).expect("answers") == 0 {
             return Ok(reply);
@@ -41,6 +48,10 @@ async fn gets_the_reply_of_the_one_that_committed(end: End) {
             End::Refuses => Ok(Reply::new(StatusCode::CONFLICT)),
             End::Fails => Err(std::io::Error::other("sold out").into()),
             End::Panics => panic!("sold out"),
+            End::Swallows => {
+                let _ = sql_query("SELECT 1 / 0").execute(tx);
+                Ok(reply)
+            }
         }
     };
     let conn = &mut PgConnection::connection(&database);
@@ -48,10 +59,7 @@ async fn gets_the_reply_of_the_one_that_committed(end: End) {
     let shop = Server::start(policy, PgConnection::pool(&database), handler).await;
     let first = shop.order("\"k\"", 5).await;
     assert_eq!((first.status, first.is_replayed()), (201, false));
-    conn.batch_execute(
-        "WITH gone AS (DELETE FROM inbox_operations RETURNING *) INSERT INTO aside SELECT * FROM gone",
-    )
-    .expect("is put aside");
+    conn.batch_execute(PUT_ASIDE).expect("is put aside");
 
     let late = shop.order("\"k\"", 5).await;
     assert_eq!((late.status, late.is_replayed(), &late.body), (201, true, &first.body));
@@ -76,4 +84,39 @@ ends! {
     who_refuses_too_late_gets_the_reply_of_the_one_before = End::Refuses;
     who_fails_too_late_gets_the_reply_of_the_one_before = End::Fails;
     who_panics_too_late_gets_the_reply_of_the_one_before = End::Panics;
+    who_swallows_an_error_too_late_gets_the_reply_of_the_one_before = End::Swallows;
+}
+
+/// What the other one left has had its time by the second look: the request is a new one after all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_is_outrun_by_a_key_that_expires_at_once_is_the_next_one() {
+    support::bounded(async {
+        let database = PgConnection::database();
+        let url = database.url.clone();
+        let late = AtomicBool::new(false);
+        let handler = move |tx: &mut PgConnection, order: &Order| -> Result<Reply, Failed> {
+            let reply = place(tx, order)?;
+            if !late.load(Ordering::SeqCst) {
+                let mut other = PgConnection::establish(&url).expect("connects");
+                let back = sql_query("INSERT INTO inbox_operations SELECT * FROM aside");
+                late.store(back.execute(&mut other).expect("answers") > 0, Ordering::SeqCst);
+            }
+            Ok(reply)
+        };
+        let conn = &mut PgConnection::connection(&database);
+        conn.batch_execute("CREATE TABLE aside (LIKE inbox_operations)").expect("a place");
+        let shop = Server::start(policy(), PgConnection::pool(&database), handler).await;
+        let first = shop.order("\"k\"", 5).await;
+        conn.batch_execute(PUT_ASIDE).expect("is put aside");
+        conn.batch_execute("UPDATE aside SET applied_at = applied_at - interval '25 hours'")
+            .expect("is older");
+
+        let second = shop.order("\"k\"", 6).await;
+        assert_eq!((second.status, second.is_replayed()), (201, false), "{second:?}");
+        assert_ne!(second.body, first.body);
+        assert_eq!(shop.runs(), 3, "one of them in vain");
+        assert_eq!(PgConnection::credits(conn, "pen"), [5, 6]);
+        assert_eq!(shop.order("\"k\"", 6).await.body, second.body);
+    })
+    .await;
 }
