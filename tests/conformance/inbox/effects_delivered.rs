@@ -8,10 +8,12 @@ use inbox::effect::admin::{Decision, Order, decide};
 use inbox::effect::{Answer, CallFailure, Policy, State};
 use inbox::{
     Builder, Context, Ending, Failure, Handler, Inbox, OnReplay, ParkedState, Reason, Settings,
+    rebuild,
 };
 use support::database::Database;
-use support::effects::{CHARGE, Provider, lost, only, pass};
+use support::effects::{CHARGE, Provider, all, lost, only, pass};
 use support::feed::Feed;
+use support::http::Shopping;
 use support::inbox::{BILLING, Payment, Running, Store, parked};
 
 use super::on_both;
@@ -19,6 +21,7 @@ use super::on_both;
 on_both!(
     a_retry_gets_the_stored_result_instead_of_a_second_call,
     a_message_waits_for_the_decision_about_its_effect_and_goes_on_at_once,
+    a_decision_reaches_the_message_of_a_rebuild_and_none_that_is_being_tried,
     a_reconciler_s_answer_lets_the_message_go_on,
     what_is_safe_to_repeat_is_retried_as_after_any_failure,
     what_the_provider_refuses_rejects_the_message,
@@ -154,6 +157,34 @@ async fn a_message_waits_for_the_decision_about_its_effect_and_goes_on_at_once<C
     assert_eq!((told.ending, told.attempts), (Ending::Applied, 1));
     assert_eq!((C::credits(conn, "a"), scene.provider.count()), (vec![5], 1));
     running.stop().await;
+}
+
+async fn a_decision_reaches_the_message_of_a_rebuild_and_none_that_is_being_tried<C: Shopping>() {
+    let scene = Scene::new::<C>();
+    let charging = scene.charging(Policy::Review, vec![Err(lost()), Err(lost())]);
+    let mut running = Running::start(scene.inbox::<C>(charging));
+    for payment in ["p1", "p2"] {
+        scene.feed.deliver(&Payment::new(payment, 7).message());
+        assert_eq!(running.next().await.ending, parked(Reason::Failed));
+    }
+    running.stop().await;
+    let conn = &mut C::connection(&scene.database);
+    let by = rebuild::By { actor: "anna", reason: "new columns" };
+    assert_eq!(rebuild::begin(conn, BILLING, by).expect("begins"), 2);
+    for change in
+        ["consumer = 'billing#2' WHERE operation = 'p1'", "starts = 1 WHERE operation = 'p2'"]
+    {
+        assert_eq!(C::execute(conn, &format!("UPDATE inbox_parked SET {change}")), Ok(1));
+    }
+    let now = if C::NAME == "postgres" { "clock_timestamp()" } else { "unixepoch('subsec') * 1e6" };
+    let due = format!("inbox_parked WHERE not_before <= {now}");
+    assert_eq!(C::count(conn, &due), 0);
+    for row in all(conn) {
+        let done = Decision::Done(Some("5".to_owned()));
+        decide(conn, row.id, &done, &Order::new("anna", "asked the bank")).expect("decides");
+    }
+    assert_eq!(C::count(conn, &format!("{due} AND operation = 'p1'")), 1);
+    assert_eq!(C::count(conn, &due), 1);
 }
 
 async fn a_reconciler_s_answer_lets_the_message_go_on<C: Store>() {

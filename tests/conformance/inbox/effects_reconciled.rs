@@ -8,6 +8,7 @@ use support::database::Database;
 use support::effects::{
     CHARGE, Provider, all, die, effects, effects_with, failed, lose, lost, only, pass,
 };
+use support::http::Shopping;
 use support::inbox::{BILLING, Store};
 
 use super::on_both;
@@ -204,7 +205,7 @@ async fn what_is_not_open_is_not_decided<C: Store>() {
     assert_eq!(was, State::Attempted);
 }
 
-async fn effects_go_with_their_operation_and_open_ones_never<C: Store>() {
+async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
     let (database, provider) = (C::database(), Provider::default());
     let conn = &mut C::connection(&database);
     let mut settings = Settings::default();
@@ -212,6 +213,7 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Store>() {
     for (id, answer) in [
         ("done", Ok(1)),
         ("applied", Ok(1)),
+        ("parked", Ok(1)),
         ("refused", Err(inbox::effect::CallFailure::refused("no"))),
         ("not-done", Err(inbox::effect::CallFailure::not_done("busy"))),
         ("unknown", Err(lost())),
@@ -221,6 +223,18 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Store>() {
     }
     die(&effects::<C>(&database, "under-way"), Policy::Review).await;
     pass(conn, 365 * 24 * HOUR);
+    // Done today, and its operation has failed since.
+    let effects = effects_with::<C>(&database, "young", settings);
+    let _ = effects.once(CHARGE, |key| provider.answers(key, Ok(1))).await;
+    // Its message can still be tried again.
+    let (scope, empty) =
+        (all(conn)[0].scope.clone(), if C::NAME == "postgres" { "''" } else { "x''" });
+    let parked = format!(
+        "INSERT INTO inbox_parked (consumer, reason, detail, attempts, digest, scope, operation, exchange, routing_key,
+                                   headers, payload)
+         VALUES ('billing', 'rejected', '', 1, {empty}, '{scope}', 'parked', '', '', '{{}}', {empty})"
+    );
+    assert_eq!(C::execute(conn, &parked), Ok(1));
     // Its operation was applied today, and is kept.
     let (applied, content) =
         (support::effects::operation("applied"), message::Fingerprint::of_bytes(&[]));
@@ -232,5 +246,5 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Store>() {
     let purged = inbox::retention::purge(conn, BILLING, &retention, &mut Default::default());
     assert_eq!(purged.expect("purges").effects, 3);
     let left: Vec<_> = all(conn).into_iter().map(|row| row.operation).collect();
-    assert_eq!(left, ["applied", "unknown", "under-way"]);
+    assert_eq!(left, ["applied", "parked", "unknown", "under-way", "young"]);
 }
