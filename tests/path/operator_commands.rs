@@ -227,6 +227,21 @@ on_both!(
 );
 
 #[test]
+fn the_doctor_knows_a_collation_that_was_replaced() {
+    let database = Database::postgres();
+    says(&done(&database, &["doctor"]), &["ok   collation"]);
+    // As after an upgrade of the operating system; "C" has no version.
+    sql(
+        &database,
+        "UPDATE pg_database SET datcollversion = '2.28' WHERE datname = current_database()",
+    );
+    says(
+        &String::from_utf8(relay(&database, &["doctor"]).stdout).expect("UTF-8"),
+        &["fail collation", "version 2.28", "REINDEX DATABASE", "REFRESH COLLATION VERSION"],
+    );
+}
+
+#[test]
 fn the_doctor_knows_another_cluster_and_a_missing_right() {
     let database = Database::postgres();
     sql(&database, "UPDATE outbox_cursors SET system_id = '1', timeline = 1");

@@ -21,6 +21,9 @@ pub struct Facts {
     pub standby: bool,
     /// Whether the server runs autovacuum at all; true on SQLite.
     pub autovacuum: bool,
+    /// The version of the collation library that the database's indexes on text were made with, and the one it runs
+    /// on now, where they differ; `None` on SQLite, and before PostgreSQL 15, which does not know.
+    pub collation_moved: Option<(String, String)>,
     /// Whether the connection is encrypted; `None` where that is no question (SQLite, Unix socket).
     pub encrypted: Option<bool>,
     /// Whether producers tell a relay that sleeps of their commits; `None` on SQLite, where they cannot.

@@ -26,6 +26,16 @@ struct Server {
     role: String,
     #[diesel(sql_type = Bool)]
     may_identify: bool,
+    #[diesel(sql_type = Bool)]
+    tracks_collation: bool,
+}
+
+#[derive(QueryableByName)]
+struct Collation {
+    #[diesel(sql_type = Text)]
+    was: String,
+    #[diesel(sql_type = Text)]
+    is: String,
 }
 
 #[derive(QueryableByName)]
@@ -74,6 +84,7 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
                      THEN coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) END AS encrypted,
                 has_function_privilege('pg_control_system()', 'EXECUTE')
                 AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE') AS may_identify,
+                current_setting('server_version_num')::int >= 150000 AS tracks_collation,
                 current_setting('max_prepared_transactions')::int > 0 AS prepares, ",
         is_on!(),
         " AS wakeup"
@@ -88,6 +99,17 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
         )
         .get_result(conn)?;
         Some(Identity { system_id: cluster.system_id, timeline: cluster.timeline })
+    } else {
+        None
+    };
+    let collation: Option<Collation> = if server.tracks_collation {
+        diesel::sql_query(
+            "SELECT datcollversion AS was, coalesce(pg_database_collation_actual_version(oid), 'none') AS is
+             FROM pg_database WHERE datname = current_database()
+                AND datcollversion <> coalesce(pg_database_collation_actual_version(oid), 'none')",
+        )
+        .get_result(conn)
+        .optional()?
     } else {
         None
     };
@@ -108,6 +130,7 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
         rows_ahead: xids.rows_ahead,
         standby: server.standby,
         autovacuum: server.autovacuum,
+        collation_moved: collation.map(|collation| (collation.was, collation.is)),
         encrypted: server.encrypted,
         wakeup: Some(server.wakeup),
         prepares: server.prepares,

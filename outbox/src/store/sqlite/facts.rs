@@ -34,6 +34,7 @@ pub(crate) fn facts(conn: &mut SqliteConnection) -> QueryResult<Facts> {
         rows_ahead: false,
         standby: false,
         autovacuum: true,
+        collation_moved: None,
         encrypted: None,
         wakeup: None,
         prepares: false,

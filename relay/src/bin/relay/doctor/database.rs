@@ -65,6 +65,18 @@ pub(super) fn look(config: &Config, facts: &Facts, findings: &mut Findings) {
     } else {
         findings.ok("clock", "this host and the database agree".to_owned());
     }
+    match &facts.collation_moved {
+        None => findings.ok("collation", "indexes on text are in the order they are read in".to_owned()),
+        // What is not found where it should be is entered once more: an operation would be applied twice.
+        Some((was, is)) => findings.fail(
+            "collation",
+            format!(
+                "indexes on text were made under version {was} of the collation, and the server has {is}: they can miss \
+                 what they hold, and let a key in twice"
+            ),
+            "stop what writes, REINDEX DATABASE, then ALTER DATABASE … REFRESH COLLATION VERSION".to_owned(),
+        ),
+    }
     match facts.encrypted {
         None | Some(true) => {
             findings.ok("encryption", "the way to the database is private".to_owned())
