@@ -161,6 +161,7 @@ impl Context<'_> {
             shared: self.effects.clone(),
             operation: self.operation.clone(),
             fingerprint: *self.fingerprint,
+            elsewhere: false,
         }
     }
 

@@ -116,11 +116,16 @@ async fn on_sqlite_no_reply_is_kept_of_a_transaction_that_was_ended_from_within(
         // Swallowed, as by a handler that takes it for "was there already".
         let swallowed = SqliteConnection::execute(tx, "INSERT OR ROLLBACK INTO taken VALUES (1)");
         assert!(swallowed.is_err());
+        // By itself, and permanent at once.
+        SqliteConnection::execute(tx, "DELETE FROM taken")?;
         Ok::<Reply, _>(reply)
     };
     let shop = Server::start(policy(), SqliteConnection::pool(&database), handler).await;
     for runs in 1..=2 {
-        shop.order("\"k\"", 5).await.expect_problem(500, "failed");
+        // Not "everything was undone".
+        shop.order("\"k\"", 5).await.expect_problem(500, "interrupted");
+        assert_eq!(SqliteConnection::count(conn, "taken"), 0);
+        SqliteConnection::execute(conn, "INSERT INTO taken VALUES (1)").expect("executes");
         assert_eq!(shop.runs(), runs, "the key stays free");
         assert_eq!(SqliteConnection::count(conn, "inbox_operations"), 0);
         assert!(SqliteConnection::credits(conn, "pen").is_empty());

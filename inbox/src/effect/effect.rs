@@ -19,7 +19,7 @@ pub struct Effect<'a> {
     name: &'a str,
     policy: Policy,
     ask: Option<Ask<'a>>,
-    request: Result<Fingerprint, serde_json::Error>,
+    request: Option<Result<Fingerprint, serde_json::Error>>,
     deadline: Duration,
 }
 
@@ -33,7 +33,7 @@ impl<'a> Effect<'a> {
             name,
             policy: Policy::Review,
             ask: None,
-            request: Ok(effects.fingerprint),
+            request: None,
             deadline: effects.shared.settings.deadline,
         }
     }
@@ -73,10 +73,11 @@ impl<'a> Effect<'a> {
     }
 
     /// What is asked for. Another request under the same name is [`EffectError::Conflict`], unless the one before was
-    /// certainly not performed. Without it the message's
-    /// own fingerprint counts, and outside of an inbox nothing.
+    /// certainly not performed. Without it the message's own fingerprint counts, and nothing outside of an inbox and
+    /// for [`compensate`](Self::compensate): whichever message undoes an effect, it is the same undoing.
     pub fn request(mut self, request: &(impl Serialize + ?Sized)) -> Self {
-        self.request = serde_json::to_value(request).map(|value| Fingerprint::of_json(&value, &[]));
+        let value = serde_json::to_value(request);
+        self.request = Some(value.map(|value| Fingerprint::of_json(&value, &[])));
         self
     }
 
@@ -100,8 +101,8 @@ impl<'a> Effect<'a> {
         F: FnOnce(ProviderKey) -> Fut + Send,
         Fut: Future<Output = Result<R, CallFailure>> + Send,
     {
-        let name = self.name.to_owned();
-        let (one, ask) = self.named(name)?;
+        let (name, otherwise) = (self.name.to_owned(), self.effects.fingerprint);
+        let (one, ask) = self.named(name, otherwise)?;
         one.perform(ask, call).await
     }
 
@@ -129,7 +130,8 @@ impl<'a> Effect<'a> {
     {
         let (effects, name) = (self.effects, self.name);
         check_name("effect", name)?;
-        let (one, ask) = self.named(format!("{name}/compensation"))?;
+        let otherwise = Fingerprint::of_bytes(&[]);
+        let (one, ask) = self.named(format!("{name}/compensation"), otherwise)?;
         let done = match super::compensate::undoable::<D, R>(effects, name).await? {
             Ok(done) => done,
             Err(nothing) => {
@@ -144,9 +146,13 @@ impl<'a> Effect<'a> {
         one.perform(ask, |key| call(key, done)).await.map(Compensated::Undone)
     }
 
-    fn named(self, name: String) -> Result<(One<'a>, Option<Ask<'a>>), EffectError> {
+    fn named(
+        self,
+        name: String,
+        otherwise: Fingerprint,
+    ) -> Result<(One<'a>, Option<Ask<'a>>), EffectError> {
         check_name("effect", &name)?;
-        let fingerprint = match self.request {
+        let fingerprint = match self.request.unwrap_or(Ok(otherwise)) {
             Ok(fingerprint) => fingerprint,
             Err(source) => {
                 return Err(EffectError::Unwritable { effect: name, what: "request", source });

@@ -59,6 +59,8 @@ pub struct Effects {
     pub(crate) operation: OperationKey,
     /// What is asked for where an effect does not say.
     pub(crate) fingerprint: Fingerprint,
+    /// They are of another operation than the one at hand: what is decided about them wakes other messages than its.
+    pub(crate) elsewhere: bool,
 }
 
 impl Effects {
@@ -94,13 +96,16 @@ impl Effects {
             shared: Arc::new(shared),
             operation: operation.clone(),
             fingerprint: Fingerprint::of_bytes(&[]),
+            elsewhere: false,
         }
     }
 
-    /// The effects of another operation of the same consumer.
+    /// The effects of another operation of the same consumer. A message that waits for one of them looks again every
+    /// minute: what is decided about it wakes the messages of its own operation.
     #[must_use]
     pub fn of(&self, operation: &OperationKey) -> Self {
-        Self { operation: operation.clone(), ..self.clone() }
+        let elsewhere = self.elsewhere || *operation != self.operation;
+        Self { operation: operation.clone(), elsewhere, ..self.clone() }
     }
 
     /// The operation whose effects these are.

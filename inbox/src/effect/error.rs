@@ -64,7 +64,7 @@ pub enum EffectError {
         again_in: Duration,
     },
     /// Nobody knows whether it was performed, and a person has to decide: `relay effects`. A message waits for that
-    /// without spending attempts, and comes again at once when it is decided.
+    /// without spending attempts, and comes again at once when it is decided; one of another operation within a minute.
     #[error(
         "effect {effect:?} has an unknown outcome; find out at the provider what became of key {key}, and say so with `relay effects decide`"
     )]
@@ -73,6 +73,8 @@ pub enum EffectError {
         effect: String,
         /// What the provider knows it by.
         key: ProviderKey,
+        /// When to look again, for whoever the decision does not wake.
+        again_in: Option<Duration>,
     },
     /// The same effect of the same operation was asked for with another request. A message is parked for review.
     #[error(
@@ -167,7 +169,7 @@ impl EffectError {
             Self::UnderWay { again_in, .. }
             | Self::Asking { again_in, .. }
             | Self::NotKnown { again_in, .. } => Course::Wait(*again_in),
-            Self::Review { .. } => Course::WaitForDecision,
+            Self::Review { again_in, .. } => again_in.map_or(Course::WaitForDecision, Course::Wait),
             Self::Conflict { .. }
             | Self::Invalid(_)
             | Self::Unwritable { .. }

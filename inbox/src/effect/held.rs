@@ -40,7 +40,7 @@ pub struct Held {
 
 impl Held {
     pub(crate) const fn ticket(&self) -> Ticket {
-        Ticket { id: self.id, epoch: self.epoch, key: self.key }
+        Ticket { id: self.id, epoch: self.epoch, key: self.key, fingerprint: self.fingerprint }
     }
 
     /// Somebody wants it performed.
@@ -129,13 +129,18 @@ impl Held {
             return true;
         }
         if !newest || !matches!(self.state, State::Attempted | State::Unknown) {
-            self.report_late(outcome);
+            self.report_late(ticket, outcome);
             return false;
         }
         // Of one that was taken for dead it is not known whether the doubt is its own; of an only one it is.
         let of_earlier = self.doubt && (self.state == State::Attempted || self.epoch > 1);
         match outcome {
-            Outcome::Done(result) => self.finish(result),
+            Outcome::Done(result) => {
+                self.fingerprint = ticket.fingerprint;
+                self.finish(result);
+            }
+            // "No" to one that is a repetition: another attempt has said since that it was done.
+            Outcome::Refused(_) if self.late => self.finish(self.late_result.clone()),
             // To be asked twice can itself be refused, while the earlier attempt is still at work. And what did
             // nothing says nothing about an earlier attempt that may have.
             Outcome::Refused(reason) | Outcome::NotDone(reason) if of_earlier => {
@@ -150,12 +155,18 @@ impl Held {
 
     /// The word of an attempt that has been followed by another one or by a decision. That it was performed is worth
     /// knowing whoever says it, and ends what is open; everything else says nothing about the others.
-    fn report_late(&mut self, outcome: Outcome) {
+    fn report_late(&mut self, ticket: Ticket, outcome: Outcome) {
         let Outcome::Done(result) = outcome else { return };
         self.late = true;
         self.late_result.clone_from(&result);
-        if matches!(self.state, State::Intended | State::Unknown) {
-            self.finish(result);
+        match self.state {
+            State::Intended | State::Unknown => {
+                self.fingerprint = ticket.fingerprint;
+                self.finish(result);
+            }
+            // What was performed is what it asked for; should the call under way be, it says so itself.
+            State::Attempted => self.fingerprint = ticket.fingerprint,
+            State::Done | State::Failed => {}
         }
     }
 

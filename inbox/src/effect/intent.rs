@@ -23,6 +23,8 @@ pub(crate) struct Ticket {
     pub(crate) id: i64,
     pub(crate) epoch: i64,
     pub(crate) key: ProviderKey,
+    /// What is asked for; another attempt can ask for something else.
+    pub(crate) fingerprint: Option<Fingerprint>,
 }
 
 /// What is to be done about an effect that somebody wants performed.

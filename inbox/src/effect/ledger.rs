@@ -30,14 +30,13 @@ pub(crate) trait Ledger: Send + Sync + std::fmt::Debug {
         ticket: Ticket,
         answer: Answer<Option<String>>,
     ) -> Reply<'_, Option<(Held, bool)>>;
-    /// What an effect's compensation begins with: its row, called off where it was never performed, and whether this
-    /// was what called it off.
+    /// What an effect's compensation begins with: its row, called off for this reason where it was never performed.
     fn call_off(
         &self,
         operation: OperationKey,
         effect: String,
-        reason: String,
-    ) -> Reply<'_, (Held, bool)>;
+        reason: &'static str,
+    ) -> Reply<'_, Held>;
     /// Takes those whose caller has died for unknown, and those that nobody could answer for too long to a person.
     fn look_after(&self) -> Reply<'_, LookedAfter>;
     /// Takes what the provider is to be asked about now.
@@ -100,7 +99,8 @@ impl<C: InboxConnection> Ledger for LedgerOf<C> {
                 first: First::Attempted { owner: &intent.owner, lease: lease(&intent, settings) },
             };
             if let Some(id) = C::Backend::insert_effect(tx, &row)? {
-                return Ok(Begun::Call(Ticket { id, epoch: 1, key }));
+                let fingerprint = Some(intent.fingerprint);
+                return Ok(Begun::Call(Ticket { id, epoch: 1, key, fingerprint }));
             }
             let held = C::Backend::lock_effect(tx, consumer, &operation, &intent.effect)?;
             change::<C, _>(tx, gone(held)?, |held| held.begin(&intent, settings))
@@ -143,8 +143,8 @@ impl<C: InboxConnection> Ledger for LedgerOf<C> {
         &self,
         operation: OperationKey,
         effect: String,
-        reason: String,
-    ) -> Reply<'_, (Held, bool)> {
+        reason: &'static str,
+    ) -> Reply<'_, Held> {
         self.call(move |tx, consumer, _| {
             let row = NewEffect {
                 consumer,
@@ -153,20 +153,19 @@ impl<C: InboxConnection> Ledger for LedgerOf<C> {
                 key: ProviderKey::of(consumer, &operation, &effect),
                 fingerprint: None,
                 policy: super::Policy::Review,
-                first: First::CalledOff { reason: &reason },
+                first: First::CalledOff { reason },
             };
-            let unheard_of = C::Backend::insert_effect(tx, &row)?.is_some();
+            C::Backend::insert_effect(tx, &row)?;
             let held = gone(C::Backend::lock_effect(tx, consumer, &operation, &effect)?)?;
             change::<C, _>(tx, held, |held| {
                 if held.state == State::Attempted && held.lease.is_none_or(|left| left <= 0) {
                     held.lapse();
                 }
                 // Nobody may perform it after it was said that there is nothing to undo.
-                let intended = held.state == State::Intended;
-                if intended {
-                    held.refuse(reason);
+                if held.state == State::Intended {
+                    held.refuse(reason.to_owned());
                 }
-                (held.clone(), unheard_of || intended)
+                held.clone()
             })
         })
     }

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
 use super::call::{CallFailure, Outcome, bounded, over_in};
+use super::compensate::DECISION;
 use super::effect::Ask;
 use super::ending::Ending;
 use super::held::{Held, span};
@@ -89,7 +90,7 @@ impl One<'_> {
             Begun::Waits(again_in) => Err(self.asking(again_in)),
             // Only for whoever can ask.
             Begun::Ask(_) => Err(self.asking(Duration::ZERO)),
-            Begun::Review => Err(EffectError::Review { effect: effect(), key: self.key() }),
+            Begun::Review => Err(self.in_review()),
             Begun::Conflict => Err(EffectError::Conflict { effect: effect() }),
         }
     }
@@ -152,7 +153,12 @@ impl One<'_> {
             tracing::warn!(consumer, %operation, effect = self.name, key = %ticket.key, now = %held.state,
                 "an attempt says that it is done after another one or a decision has followed it: it may have been performed twice");
         }
+        let asked_for = held.fingerprint == Some(self.fingerprint);
         match (ended, held.state) {
+            // What is stored was brought by another request.
+            (_, State::Done) if !asked_for => {
+                Err(EffectError::Conflict { effect: self.name.clone() })
+            }
             (Ok(result), State::Done) if newest && said == Outcome::Done(held.result.clone()) => {
                 Ok((result, Ending::Done))
             }
@@ -196,7 +202,7 @@ impl One<'_> {
         match (held.state, held.policy) {
             (State::Failed, _) => EffectError::Refused { effect, reason: held.error },
             (State::Attempted, _) => EffectError::UnderWay { effect, again_in: left(held.lease) },
-            (State::Unknown, _) if held.review => EffectError::Review { effect, key: held.key },
+            (State::Unknown, _) if held.review => self.in_review(),
             (State::Unknown, Policy::Ask) => self.asking(left(held.ask_in)),
             (State::Unknown, Policy::RepeatSafe | Policy::Review) => {
                 EffectError::Repeat { effect, key: held.key, reason: held.error }
@@ -212,7 +218,13 @@ impl One<'_> {
             .map_err(|source| EffectError::Unreadable { effect: self.name.clone(), source })
     }
 
+    fn in_review(&self) -> EffectError {
+        let again_in = self.effects.elsewhere.then_some(DECISION);
+        EffectError::Review { effect: self.name.clone(), key: self.key(), again_in }
+    }
+
     fn asking(&self, again_in: Duration) -> EffectError {
+        let again_in = if self.effects.elsewhere { again_in.min(DECISION) } else { again_in };
         EffectError::Asking { effect: self.name.clone(), key: self.key(), again_in }
     }
 

@@ -190,6 +190,10 @@ where
                     tracing::error!(policy, key, reason = %undone, "no reply to give");
                     problem(RequestEnding::Unreadable, Problem::NotKept)
                 }
+                Undone::Ended => {
+                    tracing::error!(policy, key, reason = %undone, "the request failed");
+                    problem(RequestEnding::Failed, Problem::Interrupted)
+                }
                 Undone::Panicked => {
                     (RequestEnding::Panicked, failed(&shared, identity.as_ref()).await)
                 }

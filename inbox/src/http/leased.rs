@@ -191,7 +191,7 @@ async fn run<C: HttpConnection>(
     };
     // Nobody renews the lease meanwhile: a try to settle it is as good. When it has ended, whoever comes may run
     // the handler again.
-    let (until, mut tried) = (Instant::now() + shared.policy.lease, 0);
+    let (since, mut tried) = (Instant::now(), 0);
     loop {
         tried += 1;
         let settled = if kept { lease.complete(&stored).await } else { lease.release().await };
@@ -200,10 +200,15 @@ async fn run<C: HttpConnection>(
                 return Some((RequestEnding::Refused, response));
             }
             Ok(true) => return Some((ending, response)),
+            // Freed by an earlier try whose answer was lost, or taken over: what is not kept is for this client alone.
+            Ok(false) if !kept && ending == RequestEnding::First => {
+                return Some((RequestEnding::Refused, response));
+            }
+            Ok(false) if !kept => return Some((ending, response)),
             Ok(false) => return None,
             Err(error) => {
                 let (policy, key) = (&shared.policy.name, identity.short());
-                if Instant::now() >= until {
+                if since.elapsed() >= shared.policy.lease {
                     tracing::error!(policy, key, reason = %error, "a reply is not kept");
                     // The client gets the truth; only somebody who repeats all the same is worse off for it.
                     return Some((RequestEnding::Unrecorded, response));

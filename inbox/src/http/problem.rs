@@ -22,7 +22,7 @@ pub(crate) enum Problem {
     Failed,
     /// The same, where the policy keeps it.
     Spent,
-    /// The handler panicked outside a transaction.
+    /// The handler broke off outside a transaction.
     Interrupted,
     Unavailable,
     Unknown,

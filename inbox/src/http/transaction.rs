@@ -43,6 +43,9 @@ pub(crate) enum Undone {
     Unreadable(Cause),
     /// Another request has committed under the key since the look at it.
     Late,
+    /// The handler has swallowed an error that ended its transaction: what it wrote after that is permanent. Only on
+    /// SQLite; PostgreSQL takes nothing more.
+    Ended,
     /// BEGIN, or a statement on the key.
     Database(Error),
     /// COMMIT failed, and it cannot be told whether it took effect.
@@ -53,7 +56,10 @@ pub(crate) enum Undone {
 
 impl From<Error> for Undone {
     fn from(error: Error) -> Self {
-        Self::Database(error)
+        match error {
+            Error::NotInTransaction => Self::Ended,
+            error => Self::Database(error),
+        }
     }
 }
 
@@ -72,6 +78,9 @@ impl fmt::Display for Undone {
             Self::Refused(reply) => write!(f, "answered with {}", reply.status),
             Self::Panicked => f.write_str("the handler panicked"),
             Self::Late => f.write_str("another request was quicker"),
+            Self::Ended => {
+                f.write_str("the handler has swallowed an error that ended its transaction; look at what it wrote then")
+            }
             Self::Handler(cause) => cause.fmt(f),
             Self::Unwritable(cause) => write!(f, "the reply cannot be stored: {cause}"),
             Self::Unreadable(cause) => write!(f, "the stored reply cannot be read: {cause}"),
@@ -90,6 +99,7 @@ impl Undone {
             | Self::Unreadable(_)
             | Self::Unknown(_)
             | Self::Panicked
+            | Self::Ended
             | Self::Late => None,
             Self::Handler(cause) => class_in(&**cause),
             Self::Database(error) | Self::Commit(error) => Some(classify(error)),
@@ -106,8 +116,8 @@ impl Undone {
             | Self::Late
             | Self::Database(_)
             | Self::Commit(_) => true,
-            // The one was found, the other may be this one's own.
-            Self::Unreadable(_) | Self::Unknown(_) => false,
+            // One was found, one may be this one's own, and one has nobody beside it.
+            Self::Unreadable(_) | Self::Unknown(_) | Self::Ended => false,
         }
     }
 

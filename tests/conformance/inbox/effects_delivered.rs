@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use inbox::effect::admin::{Decision, Order, decide};
-use inbox::effect::{Answer, CallFailure, Policy, State};
+use inbox::effect::{Answer, CallFailure, Compensated, Policy, State};
 use inbox::{
     Builder, Context, Ending, Failure, Handler, Inbox, OnReplay, ParkedState, Reason, Settings,
     rebuild,
@@ -27,6 +27,7 @@ on_both!(
     what_the_provider_refuses_rejects_the_message,
     another_message_of_the_operation_asks_for_something_else,
     an_error_of_an_effect_is_found_below_the_handler_s_own,
+    whichever_messages_undo_an_effect_it_is_undone_once,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -260,4 +261,73 @@ async fn an_error_of_an_effect_is_found_below_the_handler_s_own<C: Store>() {
     let told = running.next().await;
     assert_eq!((told.ending, told.attempts), (parked(Reason::Failed), 0));
     running.stop().await;
+}
+
+/// Payment `p1` is charged; every other one undoes that.
+struct Undoing {
+    provider: Provider,
+    voids: Provider,
+    /// Of the undoing; taken from the end, and then it is done.
+    replies: Mutex<Vec<CallFailure>>,
+}
+
+impl<C: Store> Handler<C> for Undoing {
+    const ON_REPLAY: OnReplay = OnReplay::SideEffects;
+    type Event = Payment;
+    type Prepared = ();
+    type Receipt = ();
+
+    async fn prepare(&self, payment: &Payment, context: &Context<'_>) -> Result<(), Failure> {
+        let effects = context.effects();
+        if payment.payment == "p1" {
+            return Ok(effects.once(CHARGE, |key| self.provider.answers(key, Ok(()))).await?);
+        }
+        let effects = effects.of(&Payment::key("p1"));
+        let reply = self.replies.lock().expect("no panic").pop().map_or(Ok(()), Err);
+        let undone =
+            effects.effect(CHARGE).compensate(|key, (): ()| self.voids.answers(key, reply));
+        assert_eq!(undone.await?, Compensated::Undone(()));
+        Ok(())
+    }
+
+    fn apply(&self, _: &mut C, _: &Payment, (): &(), _: &Context<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+async fn whichever_messages_undo_an_effect_it_is_undone_once<C: Shopping>() {
+    let scene = Scene::new::<C>();
+    let voids = Provider::default();
+    let undoing = Undoing {
+        provider: scene.provider.clone(),
+        voids: voids.clone(),
+        replies: Mutex::new(vec![lost()]),
+    };
+    let mut settings = Settings::default();
+    settings.backoff_max = HOUR;
+    settings.retry_poll = Duration::from_millis(20);
+    let builder = Inbox::new(BILLING, C::pool(&scene.database), Arc::new(scene.feed.clone()), "q");
+    let mut running = Running::start(builder.handler(undoing).settings(settings));
+    let deliver = |payment, cents| scene.feed.deliver(&Payment::new(payment, cents).message());
+    deliver("p1", 1);
+    assert_eq!(running.next().await.ending, Ending::Applied);
+    deliver("p2", 2);
+    assert_eq!(running.next().await.ending, parked(Reason::Failed));
+    let conn = &mut C::connection(&scene.database);
+    // What is decided wakes the messages of `p1`, and this one waits: it looks by itself, long before an hour is over.
+    let soon = if C::NAME == "postgres" {
+        "clock_timestamp() + interval '2 minutes'"
+    } else {
+        "(unixepoch('subsec') + 120) * 1e6"
+    };
+    assert_eq!(C::count(conn, &format!("inbox_parked WHERE not_before < {soon}")), 1);
+    let number = all(conn).into_iter().find(|row| row.state == State::Unknown).expect("open").id;
+    let order = Order::new("anna", "asked the bank");
+    decide(conn, number, &Decision::Done(None), &order).expect("decides");
+    pass(conn, Duration::from_secs(120));
+    assert_eq!(running.next().await.ending, Ending::Applied);
+    deliver("p3", 3);
+    assert_eq!(running.next().await.ending, Ending::Applied);
+    running.stop().await;
+    assert_eq!((scene.provider.count(), voids.count()), (1, 1));
 }

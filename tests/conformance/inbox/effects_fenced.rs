@@ -19,7 +19,8 @@ use super::on_both;
 on_both!(
     the_newest_attempt_is_believed_although_it_was_taken_for_dead,
     a_late_done_ends_what_is_open,
-    a_late_done_is_kept_while_another_call_is_under_way_and_decides_when_that_is_lost,
+    a_late_done_is_kept_while_another_call_is_under_way_and_decides_when_that_is_not_done,
+    what_a_late_done_brought_is_nobody_s_who_asks_for_something_else,
     a_late_done_changes_nothing_that_is_settled_and_is_counted,
     a_late_refusal_or_loss_says_nothing,
     a_late_report_does_not_undo_a_decision,
@@ -75,34 +76,97 @@ async fn a_late_done_ends_what_is_open<C: Store>() {
     assert_eq!(call(&effects, Ok(2)).await.expect("stored"), 1);
 }
 
-async fn a_late_done_is_kept_while_another_call_is_under_way_and_decides_when_that_is_lost<
+/// A second attempt begins, asking for `request`; the first one says that it is done; then the second one ends. Where it
+/// was decided before that the first one did nothing, the second is not in doubt about it. What the second one brought.
+async fn reported_meanwhile<C: Store>(
+    database: &Database,
+    id: &str,
+    end: CallFailure,
+    decided: bool,
+    request: Option<u32>,
+) -> Result<u32, EffectError> {
+    let [zombie, newest] = [effects::<C>(database, id), effects::<C>(database, id)];
+    let [begin, begun, reported] = [0; 3].map(Semaphore::new);
+    let second = async {
+        begin.acquire().await.expect("open").forget();
+        let effect = newest.effect(CHARGE).repeat_safe();
+        let effect = match request {
+            Some(request) => effect.request(&request),
+            None => effect,
+        };
+        let call = effect.once(async |_| {
+            begun.add_permits(1);
+            reported.acquire().await.expect("open").forget();
+            Err::<u32, _>(end)
+        });
+        call.await
+    };
+    let first = async {
+        let brought = overtaken::<C>(database, &zombie, Ok(1), async || {
+            if decided {
+                let conn = &mut C::connection(database);
+                let number = support::effects::all(conn).pop().expect("stored").id;
+                let order = Order::new("anna@desk", "asked the bank");
+                decide(conn, number, &Decision::NotDone, &order).expect("decides");
+            }
+            begin.add_permits(1);
+            begun.acquire().await.expect("open").forget();
+        });
+        let error = failed(brought.await);
+        assert!(matches!(error, EffectError::UnderWay { .. }), "{error}");
+        reported.add_permits(1);
+    };
+    tokio::join!(first, second).1
+}
+
+async fn a_late_done_is_kept_while_another_call_is_under_way_and_decides_when_that_is_not_done<
     C: Store,
 >() {
     let database = C::database();
-    for (id, end) in [("o1", lost()), ("o2", CallFailure::not_done("connection refused"))] {
-        let [zombie, newest] = [effects::<C>(&database, id), effects::<C>(&database, id)];
-        let [begin, begun, reported] = [0; 3].map(Semaphore::new);
-        let second = async {
-            begin.acquire().await.expect("open").forget();
-            let effect = newest.effect(CHARGE).repeat_safe().once(async |_| {
-                begun.add_permits(1);
-                reported.acquire().await.expect("open").forget();
-                Err::<u32, _>(end)
-            });
-            effect.await
-        };
-        let first = async {
-            let brought = overtaken::<C>(&database, &zombie, Ok(1), async || {
-                begin.add_permits(1);
-                begun.acquire().await.expect("open").forget();
-            });
-            let error = failed(brought.await);
-            assert!(matches!(error, EffectError::UnderWay { .. }), "{error}");
-            reported.add_permits(1);
-        };
-        let ((), brought) = tokio::join!(first, second);
-        assert_eq!(brought.expect("done by the first"), 1, "{id}");
-        assert_eq!(call(&zombie, Ok(2)).await.expect("stored"), 1);
+    let end = |kind| match kind {
+        "lost" => lost(),
+        "not-done" => CallFailure::not_done("connection refused"),
+        // To whoever has paid already.
+        _ => CallFailure::refused("insufficient funds"),
+    };
+    for kind in ["lost", "not-done", "refused"] {
+        for decided in [false, true] {
+            let id = format!("{kind}-{decided}");
+            let brought = reported_meanwhile::<C>(&database, &id, end(kind), decided, None).await;
+            assert_eq!(brought.expect("done by the first"), 1, "{id}");
+            let again = effects::<C>(&database, &id);
+            assert_eq!(call(&again, Ok(2)).await.expect("stored"), 1);
+        }
+    }
+}
+
+async fn what_a_late_done_brought_is_nobody_s_who_asks_for_something_else<C: Store>() {
+    let database = C::database();
+    let other = async |id: &str, answer| {
+        let effects = effects::<C>(&database, id);
+        let effect = effects.effect(CHARGE).repeat_safe().request(&52);
+        effect.once(async |_| answer).await
+    };
+    // While the other request is under way.
+    let brought = reported_meanwhile::<C>(&database, "o1", lost(), true, Some(52)).await;
+    let error = failed(brought);
+    assert!(matches!(error, EffectError::Conflict { .. }), "{error}");
+    // After it was lost.
+    let effects = effects::<C>(&database, "o2");
+    let brought = overtaken::<C>(&database, &effects, Ok(1), async || {
+        let conn = &mut C::connection(&database);
+        let number = support::effects::all(conn).pop().expect("stored").id;
+        let order = Order::new("anna@desk", "asked the bank");
+        decide(conn, number, &Decision::NotDone, &order).expect("decides");
+        let error = failed(other("o2", Err(lost())).await);
+        assert!(matches!(error, EffectError::Repeat { .. }), "{error}");
+    });
+    assert_eq!(brought.await.expect("its own"), 1);
+    for id in ["o1", "o2"] {
+        let error = failed(other(id, Ok(2)).await);
+        assert!(matches!(error, EffectError::Conflict { .. }), "{error}");
+        let first = support::effects::effects::<C>(&database, id);
+        assert_eq!(call(&first, Ok(2)).await.expect("stored"), 1);
     }
 }
 

@@ -81,5 +81,12 @@ pub(super) fn decide<C: AdminStore + InboxConnection>(
         return say("A message that it was refused to is parked for review: \
             relay parked list --parked-for rejected, relay parked retry");
     }
+    if was == State::Unknown {
+        // Its message may have used up its attempts, or be of another operation that has given up.
+        return say(
+            "A message that waits for it goes on by itself; one that has given up is parked for review: \
+            relay parked list --parked-for exhausted, relay parked retry",
+        );
+    }
     Ok(())
 }
