@@ -153,8 +153,9 @@ async fn t22_an_owner_that_finds_its_lease_taken_stops<C: Shopping>() {
 }
 
 async fn t22_an_owner_that_failed_frees_nobody_else_s_key<C: Shopping>() {
-    let database = C::database();
-    let (shop, gate, _) = answering::<C>(StatusCode::BAD_GATEWAY, policy(), &database).await;
+    let (database, recorded, policy) = (C::database(), Recorded::install(), policy());
+    let refused = format!("{REQUESTS} policy={},ending=refused", policy.name);
+    let (shop, gate, _) = answering::<C>(StatusCode::BAD_GATEWAY, policy, &database).await;
     let first = post(&shop);
     gate.entered().await;
     let conn = &mut C::connection(&database);
@@ -162,6 +163,7 @@ async fn t22_an_owner_that_failed_frees_nobody_else_s_key<C: Shopping>() {
     gate.open();
     // Nothing of it is kept, so that it is this client's whoever has the key now.
     assert_eq!(first.await.expect("no panic").status, 502);
+    assert_eq!(recorded.counter(&refused), Some(1));
     assert!(is_taken(conn));
 }
 

@@ -196,16 +196,13 @@ async fn run<C: HttpConnection>(
         tried += 1;
         let settled = if kept { lease.complete(&stored).await } else { lease.release().await };
         match settled {
-            Ok(true) if !kept && ending == RequestEnding::First => {
+            // Freed, perhaps by an earlier try whose answer was lost, or taken over: what is not kept is this client's
+            // alone.
+            Ok(_) if !kept && ending == RequestEnding::First => {
                 return Some((RequestEnding::Refused, response));
             }
-            Ok(true) => return Some((ending, response)),
-            // Freed by an earlier try whose answer was lost, or taken over: what is not kept is for this client alone.
-            Ok(false) if !kept && ending == RequestEnding::First => {
-                return Some((RequestEnding::Refused, response));
-            }
-            Ok(false) if !kept => return Some((ending, response)),
-            Ok(false) => return None,
+            Ok(mine) if mine || !kept => return Some((ending, response)),
+            Ok(_) => return None,
             Err(error) => {
                 let (policy, key) = (&shared.policy.name, identity.short());
                 if since.elapsed() >= shared.policy.lease {

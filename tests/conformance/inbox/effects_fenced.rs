@@ -81,7 +81,7 @@ async fn a_late_done_ends_what_is_open<C: Store>() {
 async fn reported_meanwhile<C: Store>(
     database: &Database,
     id: &str,
-    end: CallFailure,
+    end: Result<u32, CallFailure>,
     decided: bool,
     request: Option<u32>,
 ) -> Result<u32, EffectError> {
@@ -97,7 +97,7 @@ async fn reported_meanwhile<C: Store>(
         let call = effect.once(async |_| {
             begun.add_permits(1);
             reported.acquire().await.expect("open").forget();
-            Err::<u32, _>(end)
+            end
         });
         call.await
     };
@@ -132,7 +132,8 @@ async fn a_late_done_is_kept_while_another_call_is_under_way_and_decides_when_th
     for kind in ["lost", "not-done", "refused"] {
         for decided in [false, true] {
             let id = format!("{kind}-{decided}");
-            let brought = reported_meanwhile::<C>(&database, &id, end(kind), decided, None).await;
+            let brought =
+                reported_meanwhile::<C>(&database, &id, Err(end(kind)), decided, None).await;
             assert_eq!(brought.expect("done by the first"), 1, "{id}");
             let again = effects::<C>(&database, &id);
             assert_eq!(call(&again, Ok(2)).await.expect("stored"), 1);
@@ -148,9 +149,13 @@ async fn what_a_late_done_brought_is_nobody_s_who_asks_for_something_else<C: Sto
         effect.once(async |_| answer).await
     };
     // While the other request is under way.
-    let brought = reported_meanwhile::<C>(&database, "o1", lost(), true, Some(52)).await;
+    let brought = reported_meanwhile::<C>(&database, "o1", Err(lost()), true, Some(52)).await;
     let error = failed(brought);
     assert!(matches!(error, EffectError::Conflict { .. }), "{error}");
+    // And it is done as well: it is the newest.
+    let brought = reported_meanwhile::<C>(&database, "o3", Ok(2), true, Some(52)).await;
+    assert_eq!(brought.expect("its own"), 2);
+    assert_eq!(other("o3", Ok(3)).await.expect("stored"), 2);
     // After it was lost.
     let effects = effects::<C>(&database, "o2");
     let brought = overtaken::<C>(&database, &effects, Ok(1), async || {
