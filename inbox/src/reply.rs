@@ -7,7 +7,7 @@ use bytes::Bytes;
 use message::{Headers, MAX_NAME_BYTES, Message, MessageId, name};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use transport::{Lane, Publisher, Unavailable, Verdict};
+use transport::{Lane, Publisher, Refusal, Unavailable, Verdict};
 
 use crate::ending::Ending;
 use crate::incoming::Incoming;
@@ -66,6 +66,7 @@ impl Replies {
         if !allowed.unwrap_or(false) {
             return Ok(Replied::NotAllowed);
         }
+        let queue = reply.routing_key.clone();
         let (settle, settled) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((reply, settle));
         let mut lane = self.lane.lock().await;
@@ -78,7 +79,13 @@ impl Replies {
         drop(lane);
         match settled.await {
             Ok(Ok(Verdict::Confirmed)) => Ok(Replied::Sent),
-            Ok(Ok(Verdict::Refused(_))) => Ok(Replied::Refused),
+            Ok(Ok(Verdict::Refused(Refusal::Unroutable { .. }))) => Ok(Replied::Refused),
+            // Somebody may well be waiting. Waiting here for a full queue, or for a right to be granted, would keep
+            // every other command from being handled.
+            Ok(Ok(Verdict::Refused(refusal))) => {
+                tracing::warn!(queue, reason = %refusal, "a reply was refused; whoever waits for it has to ask again");
+                Ok(Replied::Lost)
+            }
             Ok(Ok(Verdict::Poison(_))) => Ok(Replied::Unsendable),
             Ok(Err(error)) => Err(error),
             // Whoever sent it was given up in the middle.

@@ -36,6 +36,10 @@ pub struct Held {
     /// What an attempt reported after a later one had begun.
     pub(crate) late: bool,
     pub(crate) late_result: Option<String>,
+    /// A person has decided about it.
+    pub(crate) decided: bool,
+    /// How long ago the first call was made of those whose outcome is not known, or the last one.
+    pub(crate) age: Option<i64>,
 }
 
 impl Held {
@@ -72,8 +76,14 @@ impl Held {
             // A late answer was waiting for this.
             (State::Done, ..) => Begun::Done(self.result.clone()),
             (_, true, _) => Begun::Review,
-            (_, false, Policy::RepeatSafe) => self.attempt(intent, settings),
-            (_, false, Policy::Review) => {
+            // Nor does anybody know for how much longer the provider keeps its key, once the time is over; whether
+            // somebody has looked after it meanwhile or not.
+            (_, false, Policy::RepeatSafe)
+                if self.age.is_none_or(|age| age < micros(settings.unknown_for)) =>
+            {
+                self.attempt(intent, settings)
+            }
+            (_, false, Policy::RepeatSafe | Policy::Review) => {
                 self.call_a_person();
                 Begun::Review
             }
@@ -177,7 +187,10 @@ impl Held {
         answer: Answer<Option<String>>,
         settings: &Settings,
     ) -> bool {
-        if self.epoch != ticket.epoch || self.state != State::Unknown {
+        // Of two who asked one can have been told that it was not done yet.
+        let heard = self.state == State::Unknown
+            || (self.state == State::Intended && matches!(answer, Answer::Done(_)));
+        if self.epoch != ticket.epoch || !heard {
             return false;
         }
         match answer {
@@ -283,6 +296,8 @@ mod tests {
             review: unknown && review,
             late: false,
             late_result: None,
+            decided: false,
+            age: Some(0),
         }
     }
 

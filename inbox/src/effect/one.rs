@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::call::{CallFailure, Outcome, bounded, over_in};
 use super::compensate::DECISION;
 use super::effect::Ask;
+use super::effects::Shared;
 use super::ending::Ending;
 use super::held::{Held, span};
 use super::intent::{Begun, Intent, Ticket};
@@ -146,13 +147,6 @@ impl One<'_> {
             let effect = self.name.clone();
             return Err(EffectError::Unwritable { effect, what: "result", source });
         }
-        let late = !newest && ended.is_ok();
-        if late {
-            self.effects.shared.telemetry.ended(Ending::Late);
-            let (consumer, operation) = (&self.effects.shared.consumer, &self.effects.operation);
-            tracing::warn!(consumer, %operation, effect = self.name, key = %ticket.key, now = %held.state,
-                "an attempt says that it is done after another one or a decision has followed it: it may have been performed twice");
-        }
         let asked_for = held.fingerprint == Some(self.fingerprint);
         match (ended, held.state) {
             // What is stored was brought by another request.
@@ -177,7 +171,12 @@ impl One<'_> {
             let mut failures = 0;
             loop {
                 let error = match shared.ledger.settle(ticket, outcome.clone()).await {
-                    Ok(settled) => return Ok(settled),
+                    Ok(settled) => {
+                        if let (Some((held, false)), Outcome::Done(_)) = (&settled, &outcome) {
+                            was_late(&shared, held);
+                        }
+                        return Ok(settled);
+                    }
                     Err(error) => error,
                 };
                 failures += 1;
@@ -231,4 +230,12 @@ impl One<'_> {
     fn key(&self) -> ProviderKey {
         self.effects.key(&self.name)
     }
+}
+
+/// An attempt has reported that it is done after another one, or a decision, has followed it.
+fn was_late(shared: &Shared, held: &Held) {
+    shared.telemetry.ended(Ending::Late);
+    let Held { scope, operation, effect, key, state, .. } = held;
+    tracing::warn!(consumer = shared.consumer, scope, operation, effect, %key, now = %state,
+        "an attempt says that it is done after another one or a decision has followed it: it may have been performed twice");
 }

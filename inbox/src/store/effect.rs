@@ -94,13 +94,13 @@ pub(super) type HeldColumns = (
     (Text, Nullable<Binary>, Text, Text),
     (Integer, BigInt, Text, Nullable<BigInt>, Integer, Nullable<BigInt>),
     (Nullable<Text>, Text),
-    (Bool, Bool, Bool, Nullable<Text>),
+    (Bool, Bool, Bool, Nullable<Text>, Bool, Nullable<BigInt>),
 );
 type Names = (i64, String, String, String, String);
 type Request = (String, Option<Vec<u8>>, String, String);
 type Progress = (i32, i64, String, Option<i64>, i32, Option<i64>);
 type Ending = (Option<String>, String);
-type Doubts = (bool, bool, bool, Option<String>);
+type Doubts = (bool, bool, bool, Option<String>, bool, Option<i64>);
 pub(super) type HeldValues = (Names, Request, Progress, Ending, Doubts);
 
 pub(super) fn held((names, request, progress, ending, doubts): HeldValues) -> QueryResult<Held> {
@@ -108,7 +108,7 @@ pub(super) fn held((names, request, progress, ending, doubts): HeldValues) -> Qu
     let (key, asked_for, policy, in_state) = request;
     let (attempts, epoch, owner, lease, asks, ask_in) = progress;
     let (result, error) = ending;
-    let (doubt, review, late, late_result) = doubts;
+    let (doubt, review, late, late_result, decided, age) = doubts;
     Ok(Held {
         id,
         consumer,
@@ -131,6 +131,8 @@ pub(super) fn held((names, request, progress, ending, doubts): HeldValues) -> Qu
         review,
         late,
         late_result,
+        decided,
+        age,
     })
 }
 

@@ -8,7 +8,7 @@ use crate::effect::State;
 use crate::effect::admin::{Count, Effect, Selection};
 
 /// The values of a selection, as both twins name them: each once to see whether it restricts.
-pub(super) fn fitting(which: &Selection) -> [Bind<'_>; 11] {
+pub(super) fn fitting(which: &Selection) -> [Bind<'_>; 12] {
     let (consumer, effect) = (which.consumer.as_deref(), which.effect.as_deref());
     let state = which.state.map(State::as_str);
     [
@@ -21,6 +21,7 @@ pub(super) fn fitting(which: &Selection) -> [Bind<'_>; 11] {
         Bind::MaybeText(state),
         Bind::MaybeText(state),
         Bind::Bool(which.in_review),
+        Bind::Bool(which.late),
         Bind::BigInt(which.after),
         Bind::BigInt(i64::from(which.limit)),
     ]

@@ -10,7 +10,7 @@ use message::Message;
 use support::inbox::Store;
 use support::recorded::Recorded;
 use transport::memory::MemoryBroker;
-use transport::{Health, Lane, Poison, Publisher, Unavailable, Verdict};
+use transport::{Health, Lane, Poison, Publisher, Refusal, Unavailable, Verdict};
 
 use super::commands::{Caller, authorizing, reply};
 use super::on_both;
@@ -18,6 +18,7 @@ use super::on_both;
 on_both!(
     a_command_whose_time_never_came_is_answered_then,
     a_result_that_no_broker_carries_is_answered_without_it,
+    a_reply_that_is_refused_to_somebody_who_waits_is_lost_and_counted_so,
 );
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -109,4 +110,31 @@ impl Publisher for Narrow {
     }
 
     async fn close(&self) {}
+}
+
+async fn a_reply_that_is_refused_to_somebody_who_waits_is_lost_and_counted_so<C: Store>() {
+    let (database, recorded) = (C::database(), Recorded::install());
+    let mut caller = Caller::new(MemoryBroker::new()).await;
+    let broker = Arc::new(caller.corner.broker.clone());
+    let name = format!("refusing-{}", C::NAME);
+    let builder = authorizing(&name, C::pool(&database), &broker, &caller.commands);
+    let inbox = builder.build().expect("builds");
+    let count = |outcome: &str| {
+        recorded
+            .counter(&format!("counterfoil_inbox_replies_total consumer={name},outcome={outcome}"))
+    };
+    for (refusal, lost) in
+        [(Refusal::Nacked, 1), (Refusal::AccessRefused { text: "403".to_owned() }, 2)]
+    {
+        caller.ask("o1", 70).await;
+        broker.script(move |_| Some(Verdict::Refused(refusal.clone())));
+        inbox.run_until_idle().await.expect("runs");
+        broker.script(|_| None);
+        caller.no_reply().await;
+        assert_eq!((count("lost"), count("refused")), (Some(lost), Some(0)));
+    }
+    // Whoever asks again is told.
+    caller.ask("o1", 70).await;
+    inbox.run_until_idle().await.expect("runs");
+    assert_eq!(count("sent"), Some(1));
 }

@@ -21,6 +21,8 @@ on_both!(
     one_round_takes_no_more_than_it_may,
     a_person_decides_and_it_is_recorded,
     what_is_not_open_is_not_decided,
+    what_a_person_has_said_is_done_can_be_corrected,
+    of_two_who_asked_the_one_who_heard_done_is_believed,
     effects_go_with_their_operation_and_open_ones_never,
 );
 
@@ -205,6 +207,49 @@ async fn what_is_not_open_is_not_decided<C: Store>() {
     assert_eq!(was, State::Attempted);
 }
 
+async fn what_a_person_has_said_is_done_can_be_corrected<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let conn = &mut C::connection(&database);
+    let order = Order::new("anna@desk", "asked the bank");
+    let effects = effects::<C>(&database, "o1");
+    lose(&effects, &provider, Policy::Review).await;
+    let number = only(conn).id;
+    let said = |json: &str| Decision::Done(Some(json.to_owned()));
+    decide(conn, number, &said("\"ch_1\""), &order).expect("decides");
+    let unreadable = failed(effects.once(CHARGE, |key| provider.answers(key, Ok(1))).await);
+    assert!(matches!(unreadable, inbox::effect::EffectError::Unreadable { .. }), "{unreadable}");
+    for other in [Decision::NotDone, Decision::Failed] {
+        let error = decide(conn, number, &other, &order).expect_err("it was performed");
+        assert!(matches!(error, AdminError::EffectNotOpen { .. }), "{error}");
+    }
+    decide(conn, number, &said("5"), &order).expect("corrects it");
+    let corrected = effects.once(CHARGE, |key| provider.answers(key, Ok(1)));
+    assert_eq!(corrected.await.expect("stored"), 5);
+    assert_eq!(provider.count(), 1);
+    // What the provider has said is nobody's to change.
+    let told = support::effects::effects::<C>(&database, "o2");
+    told.once(CHARGE, |key| provider.answers(key, Ok(1))).await.expect("charged");
+    let number = all(conn).pop().expect("stored").id;
+    let error = decide(conn, number, &said("5"), &order).expect_err("the provider has said it");
+    assert!(matches!(error, AdminError::EffectNotOpen { .. }), "{error}");
+}
+
+async fn of_two_who_asked_the_one_who_heard_done_is_believed<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let effects = effects::<C>(&database, "o1");
+    lose(&effects, &provider, Policy::Ask).await;
+    pass(&mut C::connection(&database), HOUR);
+    let effect = effects.effect(CHARGE).ask(async |_| {
+        // Its question takes longer than it has, and somebody else asks, too.
+        pass(&mut C::connection(&database), HOUR);
+        let other = reconciler::<C>(&database).ask(CHARGE, async |_| Ok(Answer::<u32>::NotDone));
+        assert_eq!(other.round().await.expect("asks").not_done, 1);
+        Ok(Answer::Done(5))
+    });
+    let brought = effect.once(|key| provider.answers(key, Ok(1))).await;
+    assert_eq!((brought.expect("done"), provider.count()), (5, 1));
+}
+
 async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
     let (database, provider) = (C::database(), Provider::default());
     let conn = &mut C::connection(&database);
@@ -214,6 +259,8 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
         ("done", Ok(1)),
         ("applied", Ok(1)),
         ("parked", Ok(1)),
+        ("refused-late", Err(inbox::effect::CallFailure::refused("no"))),
+        ("decided", Err(lost())),
         ("refused", Err(inbox::effect::CallFailure::refused("no"))),
         ("not-done", Err(inbox::effect::CallFailure::not_done("busy"))),
         ("unknown", Err(lost())),
@@ -223,6 +270,13 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
     }
     die(&effects::<C>(&database, "under-way"), Policy::Review).await;
     pass(conn, 365 * 24 * HOUR);
+    // An attempt has said since that it was done.
+    let late = "UPDATE inbox_effects SET late_at = created_at WHERE operation = 'refused-late'";
+    assert_eq!(C::execute(conn, late), Ok(1));
+    // Today, and whoever waits for it may not have come yet.
+    let decided = all(conn).into_iter().find(|row| row.operation == "decided").expect("unknown").id;
+    let done = Decision::Done(Some("1".to_owned()));
+    decide(conn, decided, &done, &Order::new("anna@desk", "asked the bank")).expect("decides");
     // Done today, and its operation has failed since.
     let effects = effects_with::<C>(&database, "young", settings);
     let _ = effects.once(CHARGE, |key| provider.answers(key, Ok(1))).await;
@@ -246,5 +300,8 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
     let purged = inbox::retention::purge(conn, BILLING, &retention, &mut Default::default());
     assert_eq!(purged.expect("purges").effects, 3);
     let left: Vec<_> = all(conn).into_iter().map(|row| row.operation).collect();
-    assert_eq!(left, ["applied", "parked", "unknown", "under-way", "young"]);
+    assert_eq!(
+        left,
+        ["applied", "parked", "refused-late", "decided", "unknown", "under-way", "young",]
+    );
 }

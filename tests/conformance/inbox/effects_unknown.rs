@@ -6,7 +6,9 @@ use inbox::effect::{
     Answer, BoxError, CallFailure, EffectError, Effects, Policy, Reconciled, Reconciler, Settings,
     State,
 };
-use support::effects::{CHARGE, Provider, effects, effects_with, failed, lose, only, pass};
+use support::effects::{
+    CHARGE, Provider, all, die, effects, effects_with, failed, lose, only, pass,
+};
 use support::inbox::{BILLING, Store};
 use tokio::sync::Semaphore;
 
@@ -19,6 +21,7 @@ on_both!(
     a_more_generous_policy_does_not_overrule_that_a_person_was_called,
     a_provider_is_not_asked_at_once_where_it_was_repeated_until_now,
     what_is_repeated_without_end_is_for_a_person_some_day,
+    what_is_safe_to_repeat_is_so_for_its_time_also_where_nobody_has_looked,
     a_provider_that_says_done_spares_the_call,
     a_provider_that_says_not_done_is_called_again,
     a_provider_that_does_not_know_is_asked_until_a_person_is,
@@ -118,6 +121,27 @@ async fn what_is_repeated_without_end_is_for_a_person_some_day<C: Store>() {
     let error = lose(&effects, &provider, Policy::RepeatSafe).await;
     assert!(matches!(error, EffectError::Review { .. }), "{error}");
     assert_eq!(provider.count(), 1);
+}
+
+async fn what_is_safe_to_repeat_is_so_for_its_time_also_where_nobody_has_looked<C: Store>() {
+    let (database, provider) = (C::database(), Provider::default());
+    let [lost, dead, left] = ["lost", "dead", "left"].map(|id| effects::<C>(&database, id));
+    lose(&lost, &provider, Policy::RepeatSafe).await;
+    die(&dead, Policy::RepeatSafe).await;
+    die(&left, Policy::RepeatSafe).await;
+    let conn = &mut C::connection(&database);
+    // The service was away for so long; the provider has forgotten the key perhaps.
+    pass(conn, 25 * HOUR);
+    for effects in [&lost, &dead] {
+        let error = lose(effects, &provider, Policy::RepeatSafe).await;
+        assert!(matches!(error, EffectError::Review { .. }), "{error}");
+    }
+    assert_eq!(provider.count(), 1);
+    // It is the call that counts, and not who has found out about it.
+    let reconciler = Reconciler::new(C::pool(&database), BILLING, Settings::default());
+    let looked = reconciler.expect("settings that can work").round().await.expect("looks");
+    assert_eq!((looked.lapsed, looked.reviewed), (1, 1));
+    assert!(all(conn).iter().all(|row| row.review_since.is_some()));
 }
 
 /// Wants the effect, asking with this answer. What is brought, and how many questions were asked.

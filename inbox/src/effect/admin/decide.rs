@@ -27,10 +27,11 @@ impl Decision {
 }
 
 /// Decides about an effect: one that is unknown, whether a person was called or not; one whose call has outlasted
-/// its lease; and one that was refused, if the refusal was a mistake. The state that it was in.
+/// its lease; and one that was refused, if the refusal was a mistake. The result of one that is done can be replaced where
+/// a person has given it, or there is none. The state that it was in.
 ///
 /// # Errors
-/// [`AdminError`]. One that is done, or not begun, is not open; one whose call may be under way is left to it.
+/// [`AdminError`]. One that the provider said is done, or that is not begun, is not open; one whose call may be under way is left to it.
 pub fn decide<C: InboxConnection>(
     conn: &mut C,
     id: i64,
@@ -53,7 +54,11 @@ pub fn decide<C: InboxConnection>(
         let open = match was {
             State::Unknown | State::Failed => true,
             State::Attempted => held.lease.is_none_or(|left| left <= 0),
-            State::Intended | State::Done => false,
+            // What a person has said can be corrected, and a result that could not be written supplied.
+            State::Done => {
+                matches!(decision, Decision::Done(_)) && (held.decided || held.result.is_none())
+            }
+            State::Intended => false,
         };
         if !open {
             return Err(AdminError::EffectNotOpen { id, state: was });

@@ -20,6 +20,9 @@ pub struct Selection {
     pub state: Option<State>,
     /// Only those that wait for a person. Default false.
     pub in_review: bool,
+    /// Only those of which an attempt has reported that it is done after another one, or a decision, had followed it.
+    /// Default false.
+    pub late: bool,
     /// Only with a greater number; the last one's pages on. Default 0.
     pub after: i64,
     /// At most so many, in order of their numbers. Default 1,000.
@@ -34,6 +37,7 @@ impl Default for Selection {
             effect: None,
             state: None,
             in_review: false,
+            late: false,
             after: 0,
             limit: 1_000,
         }

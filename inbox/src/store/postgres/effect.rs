@@ -15,7 +15,9 @@ macro_rules! held_columns {
         "SELECT id, consumer, scope, operation, effect, provider_key, fingerprint, policy, state, attempts, epoch, owner,
                 CAST(extract(epoch FROM lease_until - clock_timestamp()) * 1000000 AS bigint),
                 asks, CAST(extract(epoch FROM ask_at - clock_timestamp()) * 1000000 AS bigint),
-                result, error, unknown_since IS NOT NULL, review_since IS NOT NULL, late_at IS NOT NULL, late_result
+                result, error, unknown_since IS NOT NULL, review_since IS NOT NULL, late_at IS NOT NULL, late_result,
+                decided_by IS NOT NULL,
+                CAST(extract(epoch FROM clock_timestamp() - coalesce(unknown_since, attempted_at)) * 1000000 AS bigint)
          FROM inbox_effects "
     };
 }
@@ -93,7 +95,7 @@ pub(crate) fn write_effect<C: LoadConnection<Backend = Pg>>(
                 lease_until = clock_timestamp() + CAST(? AS bigint) * interval '1 microsecond',
                 asks = ?, ask_at = clock_timestamp() + CAST(? AS bigint) * interval '1 microsecond',
                 result = ?, error = ?,
-                unknown_since = CASE WHEN ? THEN coalesce(unknown_since, clock_timestamp()) END,
+                unknown_since = CASE WHEN ? THEN coalesce(unknown_since, attempted_at, clock_timestamp()) END,
                 review_since = CASE WHEN ? THEN coalesce(review_since, clock_timestamp()) END,
                 settled_at = CASE WHEN ? THEN coalesce(settled_at, clock_timestamp()) END,
                 late_at = CASE WHEN ? THEN coalesce(late_at, clock_timestamp()) END, late_result = ?
@@ -192,8 +194,9 @@ pub(crate) fn effect_figures<C: LoadConnection<Backend = Pg>>(
     .get_result(conn)
 }
 
-/// Deletes the oldest effects that are settled or were never performed, and whose operation is kept under none of these names. What
-/// is under way or unknown stays, however old it is.
+/// Deletes the oldest effects that are settled or were never performed, and whose operation is kept under none of these
+/// names. What is under way or unknown stays, however old it is, and so does what was refused and reported done since.
+/// What was settled or decided late is kept as long as if it had been made then: somebody may not have seen it yet.
 pub(crate) fn delete_effects<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     consumer: Consumer<'_>,
@@ -201,11 +204,13 @@ pub(crate) fn delete_effects<C: LoadConnection<Backend = Pg>>(
     window: i64,
     rows: i64,
 ) -> QueryResult<i64> {
-    Statement::<9>::new(
+    Statement::<11>::new(
         "DELETE FROM inbox_effects WHERE id = ANY (ARRAY(
              SELECT id FROM inbox_effects AS e
              WHERE consumer = ? AND created_at < statement_timestamp() - CAST(? AS bigint) * interval '1 microsecond'
-               AND state IN ('done', 'failed', 'intended')
+               AND coalesce(settled_at, created_at) < statement_timestamp() - CAST(? AS bigint) * interval '1 microsecond'
+               AND coalesce(decided_at, created_at) < statement_timestamp() - CAST(? AS bigint) * interval '1 microsecond'
+               AND (state IN ('done', 'intended') OR (state = 'failed' AND late_at IS NULL))
                AND NOT EXISTS (SELECT 1 FROM inbox_operations AS o
                                WHERE o.consumer IN (?, ?, ?) AND o.scope = e.scope AND o.operation = e.operation)
                AND NOT EXISTS (SELECT 1 FROM inbox_parked AS p
@@ -213,6 +218,8 @@ pub(crate) fn delete_effects<C: LoadConnection<Backend = Pg>>(
              ORDER BY created_at LIMIT ? FOR UPDATE OF e SKIP LOCKED))",
         [
             Bind::Text(consumer.0),
+            Bind::BigInt(window),
+            Bind::BigInt(window),
             Bind::BigInt(window),
             Bind::Text(&names[0]),
             Bind::Text(&names[1]),
@@ -233,13 +240,19 @@ pub(crate) fn pass_effect_time<C: LoadConnection<Backend = Pg>>(
     consumer: Consumer<'_>,
     time: i64,
 ) -> QueryResult<()> {
-    Statement::<5>::new(
+    Statement::<8>::new(
         "UPDATE inbox_effects SET lease_until = lease_until - CAST(? AS bigint) * interval '1 microsecond',
                 ask_at = ask_at - CAST(? AS bigint) * interval '1 microsecond',
                 unknown_since = unknown_since - CAST(? AS bigint) * interval '1 microsecond',
-                created_at = created_at - CAST(? AS bigint) * interval '1 microsecond'
+                created_at = created_at - CAST(? AS bigint) * interval '1 microsecond',
+                attempted_at = attempted_at - CAST(? AS bigint) * interval '1 microsecond',
+                settled_at = settled_at - CAST(? AS bigint) * interval '1 microsecond',
+                decided_at = decided_at - CAST(? AS bigint) * interval '1 microsecond'
          WHERE consumer = ?",
         [
+            Bind::BigInt(time),
+            Bind::BigInt(time),
+            Bind::BigInt(time),
             Bind::BigInt(time),
             Bind::BigInt(time),
             Bind::BigInt(time),

@@ -13,7 +13,7 @@ pub(crate) fn list_effects<C: LoadConnection<Backend = Pg>>(
     conn: &mut C,
     which: &Selection,
 ) -> QueryResult<Vec<Effect>> {
-    let rows = Statement::<11, SeenColumns>::new(
+    let rows = Statement::<12, SeenColumns>::new(
         "SELECT id, consumer, scope, operation, effect, provider_key, policy, state,
                 attempts, asks, owner, result, error,
                 CAST(extract(epoch FROM created_at) * 1000000 AS bigint),
@@ -26,7 +26,8 @@ pub(crate) fn list_effects<C: LoadConnection<Backend = Pg>>(
                 CAST(extract(epoch FROM late_at) * 1000000 AS bigint), late_result, decided_by, decided_why
          FROM inbox_effects
          WHERE (CAST(? AS bigint) IS NULL OR id = ?) AND (? IS NULL OR consumer = ?) AND (? IS NULL OR effect = ?)
-           AND (? IS NULL OR state = ?) AND (NOT ? OR review_since IS NOT NULL) AND id > ?
+           AND (? IS NULL OR state = ?) AND (NOT ? OR review_since IS NOT NULL)
+           AND (NOT ? OR late_at IS NOT NULL) AND id > ?
          ORDER BY id LIMIT ?",
         fitting(which),
     )

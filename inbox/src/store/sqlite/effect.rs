@@ -15,7 +15,9 @@ macro_rules! held_columns {
         "SELECT id, consumer, scope, operation, effect, provider_key, fingerprint, policy, state, attempts, epoch, owner,
                 lease_until - CAST(unixepoch('subsec') * 1000000 AS INTEGER),
                 asks, ask_at - CAST(unixepoch('subsec') * 1000000 AS INTEGER),
-                result, error, unknown_since IS NOT NULL, review_since IS NOT NULL, late_at IS NOT NULL, late_result
+                result, error, unknown_since IS NOT NULL, review_since IS NOT NULL, late_at IS NOT NULL, late_result,
+                decided_by IS NOT NULL,
+                CAST(unixepoch('subsec') * 1000000 AS INTEGER) - coalesce(unknown_since, attempted_at)
          FROM inbox_effects "
     };
 }
@@ -89,7 +91,7 @@ pub(crate) fn write_effect<C: LoadConnection<Backend = Sqlite>>(
                 lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?,
                 asks = ?, ask_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?,
                 result = ?, error = ?,
-                unknown_since = CASE WHEN ? THEN coalesce(unknown_since, CAST(unixepoch('subsec') * 1000000 AS INTEGER)) END,
+                unknown_since = CASE WHEN ? THEN coalesce(unknown_since, attempted_at, CAST(unixepoch('subsec') * 1000000 AS INTEGER)) END,
                 review_since = CASE WHEN ? THEN coalesce(review_since, CAST(unixepoch('subsec') * 1000000 AS INTEGER)) END,
                 settled_at = CASE WHEN ? THEN coalesce(settled_at, CAST(unixepoch('subsec') * 1000000 AS INTEGER)) END,
                 late_at = CASE WHEN ? THEN coalesce(late_at, CAST(unixepoch('subsec') * 1000000 AS INTEGER)) END, late_result = ?
@@ -188,8 +190,9 @@ pub(crate) fn effect_figures<C: LoadConnection<Backend = Sqlite>>(
     .get_result(conn)
 }
 
-/// Deletes the oldest effects that are settled or were never performed, and whose operation is kept under none of these names. What
-/// is under way or unknown stays, however old it is.
+/// Deletes the oldest effects that are settled or were never performed, and whose operation is kept under none of these
+/// names. What is under way or unknown stays, however old it is, and so does what was refused and reported done since.
+/// What was settled or decided late is kept as long as if it had been made then: somebody may not have seen it yet.
 pub(crate) fn delete_effects<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     consumer: Consumer<'_>,
@@ -197,11 +200,13 @@ pub(crate) fn delete_effects<C: LoadConnection<Backend = Sqlite>>(
     window: i64,
     rows: i64,
 ) -> QueryResult<i64> {
-    Statement::<9>::new(
+    Statement::<11>::new(
         "DELETE FROM inbox_effects WHERE id IN (
              SELECT id FROM inbox_effects AS e
              WHERE consumer = ? AND created_at < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?
-               AND state IN ('done', 'failed', 'intended')
+               AND coalesce(settled_at, created_at) < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?
+               AND coalesce(decided_at, created_at) < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?
+               AND (state IN ('done', 'intended') OR (state = 'failed' AND late_at IS NULL))
                AND NOT EXISTS (SELECT 1 FROM inbox_operations AS o
                                WHERE o.consumer IN (?, ?, ?) AND o.scope = e.scope AND o.operation = e.operation)
                AND NOT EXISTS (SELECT 1 FROM inbox_parked AS p
@@ -209,6 +214,8 @@ pub(crate) fn delete_effects<C: LoadConnection<Backend = Sqlite>>(
              ORDER BY created_at LIMIT ?)",
         [
             Bind::Text(consumer.0),
+            Bind::BigInt(window),
+            Bind::BigInt(window),
             Bind::BigInt(window),
             Bind::Text(&names[0]),
             Bind::Text(&names[1]),
@@ -229,13 +236,19 @@ pub(crate) fn pass_effect_time<C: LoadConnection<Backend = Sqlite>>(
     consumer: Consumer<'_>,
     time: i64,
 ) -> QueryResult<()> {
-    Statement::<5>::new(
+    Statement::<8>::new(
         "UPDATE inbox_effects SET lease_until = lease_until - ?,
                 ask_at = ask_at - ?,
                 unknown_since = unknown_since - ?,
-                created_at = created_at - ?
+                created_at = created_at - ?,
+                attempted_at = attempted_at - ?,
+                settled_at = settled_at - ?,
+                decided_at = decided_at - ?
          WHERE consumer = ?",
         [
+            Bind::BigInt(time),
+            Bind::BigInt(time),
+            Bind::BigInt(time),
             Bind::BigInt(time),
             Bind::BigInt(time),
             Bind::BigInt(time),

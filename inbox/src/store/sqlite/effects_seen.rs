@@ -13,14 +13,15 @@ pub(crate) fn list_effects<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     which: &Selection,
 ) -> QueryResult<Vec<Effect>> {
-    let rows = Statement::<11, SeenColumns>::new(
+    let rows = Statement::<12, SeenColumns>::new(
         "SELECT id, consumer, scope, operation, effect, provider_key, policy, state,
                 attempts, asks, owner, result, error,
                 created_at, attempted_at, lease_until, ask_at, unknown_since, review_since, settled_at,
                 late_at, late_result, decided_by, decided_why
          FROM inbox_effects
          WHERE (? IS NULL OR id = ?) AND (? IS NULL OR consumer = ?) AND (? IS NULL OR effect = ?)
-           AND (? IS NULL OR state = ?) AND (NOT ? OR review_since IS NOT NULL) AND id > ?
+           AND (? IS NULL OR state = ?) AND (NOT ? OR review_since IS NOT NULL)
+           AND (NOT ? OR late_at IS NOT NULL) AND id > ?
          ORDER BY id LIMIT ?",
         fitting(which),
     )

@@ -24,6 +24,9 @@ pub(crate) struct List {
     /// Only those that wait for a person's decision.
     #[arg(long)]
     in_review: bool,
+    /// Only those that were reported done after another attempt, or a decision, had followed.
+    #[arg(long)]
+    late: bool,
     /// Only numbers above this one.
     #[arg(long, default_value_t = 0)]
     after: i64,
@@ -59,7 +62,7 @@ impl List {
         let mut which = Selection::default();
         which.consumer.clone_from(&self.consumer);
         which.effect.clone_from(&self.effect);
-        (which.state, which.in_review) = (self.state, self.in_review);
+        (which.state, which.in_review, which.late) = (self.state, self.in_review, self.late);
         (which.after, which.limit) = (self.after, self.limit);
         which
     }
