@@ -79,28 +79,52 @@ impl Shop {
     }
 }
 
+/// The first claim takes effect, and its answer is lost.
+async fn lost(policy: Policy) -> (Shop, Answer) {
+    let shop = Shop::open(policy).await;
+    let mut lock = shop.hold_claims();
+    let first = shop.post("\"k\"");
+    shop.database.until_one_waits();
+    shop.proxy.hold(Direction::ToClient);
+    lock.batch_execute("COMMIT").expect("opens");
+    let mut conn = shop.connection();
+    eventually("it is claimed", async || PgConnection::count(&mut conn, "inbox_requests") == 1)
+        .await;
+    shop.gate.open();
+    shop.proxy.cut();
+    shop.proxy.resume();
+    let first = first.await.expect("no panic");
+    (shop, first)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_claim_whose_answer_is_lost_is_its_owner_s_all_the_same() {
     support::bounded(async {
         let recorded = Recorded::install();
         let policy = policy();
         let takeovers = format!("{TAKEOVERS} policy={}", policy.name);
-        let shop = Shop::open(policy).await;
-        let mut lock = shop.hold_claims();
-        let first = shop.post("\"k\"");
-        shop.database.until_one_waits();
-        shop.proxy.hold(Direction::ToClient);
-        lock.batch_execute("COMMIT").expect("opens");
-        let mut conn = shop.connection();
-        eventually("it is claimed", async || PgConnection::count(&mut conn, "inbox_requests") == 1)
-            .await;
-        shop.gate.open();
-        shop.proxy.cut();
-        shop.proxy.resume();
-        let first = first.await.expect("no panic");
+        let (shop, first) = lost(policy).await;
         assert_eq!((first.status, &*first.body, first.is_replayed()), (201, "run 1", false));
         shop.has_run_once().await;
         assert_eq!(recorded.counter(&takeovers), Some(0), "nobody else was there");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_claim_that_is_given_up_holds_its_key_for_nobody() {
+    support::bounded(async {
+        let mut policy = policy();
+        policy.transaction_retries = 0;
+        let (shop, first) = lost(policy).await;
+        first.expect_problem(503, "unavailable");
+        let mut conn = shop.connection();
+        eventually("the key is free", async || {
+            PgConnection::count(&mut conn, "inbox_requests") == 0
+        })
+        .await;
+        assert_eq!(shop.server.order("\"k\"", 5).await.body, "run 1");
+        shop.has_run_once().await;
     })
     .await;
 }

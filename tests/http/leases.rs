@@ -18,6 +18,8 @@ super::on_both!(
     t23_a_run_longer_than_its_lease_is_left_alone,
     t22_an_owner_that_finds_its_lease_taken_stops,
     t22_an_owner_that_failed_frees_nobody_else_s_key,
+    t22_who_was_overtaken_takes_nothing_back,
+    t22_who_was_overtaken_by_nobody_that_is_left_answers_itself,
 );
 
 /// The first run waits at the gate; each answers with its number.
@@ -165,6 +167,36 @@ async fn t22_an_owner_that_failed_frees_nobody_else_s_key<C: Shopping>() {
     assert_eq!(first.await.expect("no panic").status, 502);
     assert_eq!(recorded.counter(&refused), Some(1));
     assert!(is_taken(conn));
+}
+
+async fn t22_who_was_overtaken_takes_nothing_back<C: Shopping>() {
+    let database = C::database();
+    let (shop, gate) = gated::<C>(policy(), &database).await;
+    let first = post(&shop);
+    gate.entered().await;
+    let conn = &mut C::connection(&database);
+    take_over(conn);
+    // Late with its renewal, and alive.
+    end_lease(conn);
+    gate.open();
+    first.await.expect("no panic").expect_problem(409, "in-progress");
+    assert_eq!(C::count(conn, "inbox_requests WHERE owner = 'x' AND state = 'in_progress'"), 1);
+}
+
+async fn t22_who_was_overtaken_by_nobody_that_is_left_answers_itself<C: Shopping>() {
+    let (database, recorded, policy) = (C::database(), Recorded::install(), policy());
+    let overtaken = format!("{REQUESTS} policy={},ending=overtaken", policy.name);
+    let (shop, gate) = gated::<C>(policy, &database).await;
+    let first = post(&shop);
+    gate.entered().await;
+    let conn = &mut C::connection(&database);
+    // Taken over, and freed again by a handler that failed.
+    assert_eq!(C::execute(conn, "DELETE FROM inbox_requests"), Ok(1));
+    gate.open();
+    let first = first.await.expect("no panic");
+    assert_eq!((first.status, &*first.body, first.is_replayed()), (201, "run 1", false));
+    assert_eq!(recorded.counter(&overtaken), Some(1));
+    assert_eq!(C::count(conn, "inbox_requests"), 0);
 }
 
 async fn t23_a_run_longer_than_its_lease_is_left_alone<C: Shopping>() {

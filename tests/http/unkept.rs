@@ -14,16 +14,20 @@ use support::inbox::Store;
 
 super::on_both!(
     the_layer_does_not_run_again_what_it_could_not_seal,
+    the_layer_does_not_run_again_whose_sealing_panicked,
     the_layer_does_not_run_again_whose_body_broke_off,
     the_coding_of_a_body_is_kept_with_it,
 );
 
-/// Its key management is away.
+/// Its key management is away, and it may be too surprised to say so.
 #[derive(Debug)]
-struct Away;
+struct Away {
+    panics: bool,
+}
 
 impl Seal for Away {
     fn seal(&self, _: &str, _: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        assert!(!self.panics, "no key to be had");
         Err("no key to be had".into())
     }
 
@@ -48,12 +52,24 @@ async fn layered<C: Shopping>(
 async fn the_layer_does_not_run_again_what_it_could_not_seal<C: Shopping>() {
     let database = C::database();
     let mut policy = policy();
-    policy.seal = Some(Arc::new(Away));
+    policy.seal = Some(Arc::new(Away { panics: false }));
     let shop = layered::<C>(policy, &database, || (StatusCode::CREATED, "charged").into_response());
     let shop = shop.await;
     let first = shop.order("\"k\"", 5).await;
     assert_eq!((first.status, &*first.body), (201, "charged"), "the truth for whoever is there");
     shop.order("\"k\"", 5).await.expect_problem(409, "reply-not-kept");
+    assert_eq!(shop.runs(), 1);
+}
+
+async fn the_layer_does_not_run_again_whose_sealing_panicked<C: Shopping>() {
+    let database = C::database();
+    let mut policy = policy();
+    policy.seal = Some(Arc::new(Away { panics: true }));
+    let shop = layered::<C>(policy, &database, || (StatusCode::CREATED, "charged").into_response());
+    let shop = shop.await;
+    for _ in 0..2 {
+        shop.order("\"k\"", 5).await.expect_problem(409, "reply-not-kept");
+    }
     assert_eq!(shop.runs(), 1);
 }
 

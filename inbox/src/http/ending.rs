@@ -26,19 +26,19 @@ pub enum RequestEnding {
     TooLarge,
     /// The body cannot be read: 400 or 415.
     BadBody,
-    /// The handler failed, everything is undone: 500.
+    /// The handler failed: 500. Everything is undone, except on SQLite where it has ended its own transaction.
     Failed,
-    /// The handler panicked, everything is undone: 500.
+    /// The handler panicked: 500. Everything is undone, in the layer nothing.
     Panicked,
     /// The database is away or too busy, nothing was done: 503.
     Unavailable,
     /// Whether it took effect is not known; a repeat finds out: 503.
     Unknown,
-    /// Somebody else took the run over before it could be completed; its answer was given, or 409. Layer
-    /// only.
+    /// Somebody else took the run over before it could be completed: that one's answer was given, or 409, and where
+    /// there is none any more the run's own. Layer only.
     Overtaken,
-    /// The handler answered, and its reply could not be kept: the key is free when the lease ends. Layer
-    /// only.
+    /// The handler answered, and its reply could not be kept. A repeat gets 409; where the database could not be
+    /// reached either, the key is free when the lease ends. Layer only.
     Unrecorded,
     /// The stored reply cannot be read; the handler does not run: 409.
     Unreadable,

@@ -1,10 +1,11 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use db::{CallError, Class, classify};
 use diesel::result::Error;
 use message::MessageId;
 use tokio::time::sleep;
+use tracing::Instrument as _;
 
 use super::backend::{HttpBackend, HttpConnection};
 use super::front::{Shared, before_repeating};
@@ -14,15 +15,22 @@ use crate::Consumer;
 use crate::store::micros;
 use crate::store::request::Claim;
 
-/// What a request outside a transaction finds under its key.
+/// What a request outside a transaction finds that wants to run its handler.
 #[derive(Debug)]
 pub(crate) enum Begun {
     /// The key is free, or was left behind: run the handler.
     Ours(u64),
+    Standing(Stands),
+}
+
+/// What stands under a key.
+#[derive(Debug)]
+pub(crate) enum Stands {
     Completed(Kept),
     Mismatch,
     Busy,
     Unreadable(String),
+    Absent,
 }
 
 /// The right to run a handler, by a committed row.
@@ -53,11 +61,15 @@ impl<C: HttpConnection> Lease<C> {
         // A number of its own for every run: owners are never mistaken for each other, wherever they are.
         let owner: Arc<str> = MessageId::default().to_string().into();
         let lease = Self { shared: shared.clone(), identity: identity.clone(), owner };
-        let mut repeats = 0;
+        let (mut repeats, mut perhaps) = (0, false);
         let begun = loop {
             let on = lease.clone();
             let call = shared.db.call_within(shared.policy.deadline, move |conn| on.claim(conn));
-            match call.await {
+            let called = call.await;
+            perhaps |= called.as_ref().is_err_and(|error| {
+                !matches!(error, CallError::PoolExhausted { .. } | CallError::Begin(_))
+            });
+            match called {
                 Ok(begun) => break begun,
                 // Of a pool whose server was restarted each connection fails once. Where the claim took effect
                 // all the same, the owner is told so.
@@ -69,7 +81,12 @@ impl<C: HttpConnection> Lease<C> {
                     repeats += 1;
                     before_repeating(repeats).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if perhaps {
+                        tokio::spawn(lease.let_go().in_current_span());
+                    }
+                    return Err(error);
+                }
             }
         };
         Ok((begun, lease))
@@ -84,23 +101,17 @@ impl<C: HttpConnection> Lease<C> {
         {
             return Ok(Begun::Ours(epoch.unsigned_abs()));
         }
-        let consumer = Consumer(&self.shared.consumer);
-        let found =
-            C::Backend::request(conn, consumer, &identity.operation, &identity.fingerprint)?;
-        Ok(match found {
-            // Freed between the two statements: the next look finds it so.
-            None => Begun::Busy,
-            Some(standing) if !standing.same => Begun::Mismatch,
-            Some(standing) => match &standing.reply {
-                None => Begun::Busy,
-                Some(reply) => {
-                    match stored::read(Some(reply), &identity.context(consumer.0), policy) {
-                        Ok(kept) => Begun::Completed(kept),
-                        Err(error) => Begun::Unreadable(error.to_string()),
-                    }
-                }
-            },
-        })
+        // Where it was freed between the two statements the next look finds it so.
+        read(conn, &self.shared, identity).map(Begun::Standing)
+    }
+
+    /// What stands under the key, for a request that is not to run any more.
+    pub(crate) async fn standing(
+        shared: &Arc<Shared<C>>,
+        identity: &Arc<Identity>,
+    ) -> Called<Stands> {
+        let (on, of) = (shared.clone(), identity.clone());
+        shared.db.call_within(shared.policy.deadline, move |conn| read(conn, &on, &of)).await
     }
 
     fn row(&self) -> Claim<'_> {
@@ -162,4 +173,43 @@ impl<C: HttpConnection> Lease<C> {
             .call_within(self.patience(), move |conn| C::Backend::release_request(conn, &on.row()));
         call.await
     }
+
+    /// Frees the key when the database can be used again, unless the lease ends before.
+    pub(crate) async fn let_go(self) {
+        let (policy, since) = (&self.shared.policy, Instant::now());
+        let mut tried = 0;
+        while since.elapsed() < policy.lease {
+            tried += 1;
+            match self.release().await {
+                Ok(_) => return,
+                Err(error) => {
+                    let key = self.identity.short();
+                    tracing::warn!(policy = policy.name, key, reason = %error, tried, "a key is not freed yet");
+                    before_repeating(tried).await;
+                }
+            }
+        }
+    }
+}
+
+fn read<C: HttpConnection>(
+    conn: &mut C,
+    shared: &Shared<C>,
+    identity: &Identity,
+) -> Result<Stands, Error> {
+    let consumer = Consumer(&shared.consumer);
+    let found = C::Backend::request(conn, consumer, &identity.operation, &identity.fingerprint)?;
+    Ok(match found {
+        None => Stands::Absent,
+        Some(standing) if !standing.same => Stands::Mismatch,
+        Some(standing) => match &standing.reply {
+            None => Stands::Busy,
+            Some(reply) => {
+                match stored::read(Some(reply), &identity.context(consumer.0), &shared.policy) {
+                    Ok(kept) => Stands::Completed(kept),
+                    Err(error) => Stands::Unreadable(error.to_string()),
+                }
+            }
+        },
+    })
 }

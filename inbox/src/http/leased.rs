@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::select;
@@ -17,7 +17,7 @@ use super::backend::HttpConnection;
 use super::body;
 use super::front::{Shared, Waiting, before_repeating};
 use super::identity::Identity;
-use super::lease::{Begun, Lease};
+use super::lease::{Begun, Lease, Stands};
 use super::policy::Keep;
 use super::problem::Problem;
 use super::reply::Reply;
@@ -53,12 +53,18 @@ where
     let since = Instant::now();
     let mut job =
         Some(Job { inner, request: Request::from_parts(parts, Body::from(admitted.body)) });
-    let (mut waiting, mut overtaken) = (Waiting::new(), false);
+    let (mut waiting, mut overtaken, mut own) = (Waiting::new(), false, None);
     let (ending, response) = loop {
-        // A task of its own: a client that goes away must not leave half a run behind, nor a key that is taken
-        // for nobody.
-        let looking = look(shared.clone(), identity.clone(), job.take()).in_current_span();
-        match tokio::spawn(looking).await {
+        let looked = match job.take() {
+            // A task of its own: a client that goes away must not leave half a run behind, nor a key that is taken
+            // for nobody.
+            Some(job) => {
+                let looking = look(shared.clone(), identity.clone(), job).in_current_span();
+                tokio::spawn(looking).await
+            }
+            None => Ok(look_after(&shared, &identity, &mut own).await),
+        };
+        match looked {
             Ok(Looked::Ended(ending, response)) => break (ending, response),
             Ok(Looked::Busy(unused)) => {
                 job = unused;
@@ -66,11 +72,7 @@ where
                     break problem(&shared, RequestEnding::InProgress, Problem::InProgress);
                 }
             }
-            Ok(Looked::Overtaken) => {
-                let (policy, key) = (&shared.policy.name, identity.short());
-                tracing::warn!(policy, key, "a run was taken over before it could be completed");
-                overtaken = true;
-            }
+            Ok(Looked::Overtaken(response)) => (overtaken, own) = (true, response),
             Err(_) => break problem(&shared, RequestEnding::Unknown, Problem::Unknown),
         }
     };
@@ -90,61 +92,93 @@ enum Looked<S> {
     Ended(RequestEnding, Response),
     /// Another request has the key; what is to be run is given back.
     Busy(Option<Job<S>>),
-    /// It was run, and somebody else has taken over.
-    Overtaken,
+    /// It was run, and somebody else has taken over; what it would have answered, if it got so far.
+    Overtaken(Option<Response>),
 }
 
 /// Looks at the key, and runs the job where it is free.
-async fn look<S, C>(
-    shared: Arc<Shared<C>>,
-    identity: Arc<Identity>,
-    job: Option<Job<S>>,
-) -> Looked<S>
+async fn look<S, C>(shared: Arc<Shared<C>>, identity: Arc<Identity>, job: Job<S>) -> Looked<S>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
     C: HttpConnection,
 {
     let (policy, key) = (&shared.policy.name, identity.short());
-    let (ending, response) = match Lease::begin(&shared, &identity).await {
-        Ok((Begun::Ours(epoch), lease)) => {
-            // Once overtaken it is for the other one to answer: what it left is looked at again. It has left
-            // nothing, and nobody is to wait for a run that there is not.
-            let Some(Job { mut inner, request }) = job else {
-                if let Err(error) = lease.release().await {
-                    tracing::warn!(policy, key, reason = %error, "a key stays taken for its lease");
-                }
-                let (ending, response) =
-                    problem(&shared, RequestEnding::Overtaken, Problem::Unknown);
-                return Looked::Ended(ending, response);
+    let (epoch, lease) = match Lease::begin(&shared, &identity).await {
+        Ok((Begun::Ours(epoch), lease)) => (epoch, lease),
+        Ok((Begun::Standing(stands), _)) => {
+            return match answered(&shared, &identity, stands) {
+                Some((ending, response)) => Looked::Ended(ending, response),
+                None => Looked::Busy(Some(job)),
             };
-            if epoch > 1 {
-                shared.telemetry.takeovers.increment(1);
-                tracing::warn!(policy, key, epoch, "takes a run over, its handler may run twice");
-            }
-            match run(shared.clone(), identity.clone(), lease, inner.call(request)).await {
-                Some(ended) => ended,
-                None => return Looked::Overtaken,
-            }
-        }
-        Ok((Begun::Completed(Kept::Reply(reply)), _)) => {
-            (RequestEnding::Replayed, reply.replayed())
-        }
-        Ok((Begun::Completed(Kept::NotKept), _)) => {
-            problem(&shared, RequestEnding::NotKept, Problem::NotKept)
-        }
-        Ok((Begun::Mismatch, _)) => problem(&shared, RequestEnding::Mismatch, Problem::Mismatch),
-        Ok((Begun::Busy, _)) => return Looked::Busy(job),
-        Ok((Begun::Unreadable(reason), _)) => {
-            tracing::error!(policy, key, reason, "stored reply unreadable");
-            problem(&shared, RequestEnding::Unreadable, Problem::NotKept)
         }
         Err(error) => {
             tracing::warn!(policy, key, reason = %error, "no key could be claimed");
-            problem(&shared, RequestEnding::Unavailable, Problem::Unavailable)
+            let (ending, response) =
+                problem(&shared, RequestEnding::Unavailable, Problem::Unavailable);
+            return Looked::Ended(ending, response);
         }
     };
-    Looked::Ended(ending, response)
+    if epoch > 1 {
+        shared.telemetry.takeovers.increment(1);
+        tracing::warn!(policy, key, epoch, "takes a run over, its handler may run twice");
+    }
+    let Job { mut inner, request } = job;
+    let handler = async move { inner.call(request).await };
+    match run(shared.clone(), identity.clone(), lease, handler).await {
+        Ok((ending, response)) => Looked::Ended(ending, response),
+        Err(own) => {
+            tracing::warn!(policy, key, "a run was taken over before it could be completed");
+            Looked::Overtaken(own)
+        }
+    }
+}
+
+/// Looks for the answer of whoever has taken over. It only reads: taking the key now would take it from whoever runs.
+/// Where there is nobody any more the run's own answer is as good as any, and says more than that it has run.
+async fn look_after<S, C: HttpConnection>(
+    shared: &Arc<Shared<C>>,
+    identity: &Arc<Identity>,
+    own: &mut Option<Response>,
+) -> Looked<S> {
+    let stands = match Lease::standing(shared, identity).await {
+        Ok(Stands::Absent) => None,
+        Ok(stands) => Some(stands),
+        Err(error) => {
+            let (policy, key) = (&shared.policy.name, identity.short());
+            tracing::warn!(policy, key, reason = %error, "who has taken a run over cannot be asked");
+            None
+        }
+    };
+    let ended = match stands {
+        Some(stands) => answered(shared, identity, stands),
+        None => Some(match own.take() {
+            Some(own) => (RequestEnding::Overtaken, own),
+            None => problem(shared, RequestEnding::Overtaken, Problem::Interrupted),
+        }),
+    };
+    ended.map_or(Looked::Busy(None), |(ending, response)| Looked::Ended(ending, response))
+}
+
+/// The answer of an earlier request, where there is one.
+fn answered<C: HttpConnection>(
+    shared: &Shared<C>,
+    identity: &Identity,
+    stands: Stands,
+) -> Option<(RequestEnding, Response)> {
+    Some(match stands {
+        Stands::Busy | Stands::Absent => return None,
+        Stands::Completed(Kept::Reply(reply)) => (RequestEnding::Replayed, reply.replayed()),
+        Stands::Completed(Kept::NotKept) => {
+            problem(shared, RequestEnding::NotKept, Problem::NotKept)
+        }
+        Stands::Mismatch => problem(shared, RequestEnding::Mismatch, Problem::Mismatch),
+        Stands::Unreadable(reason) => {
+            let (policy, key) = (&shared.policy.name, identity.short());
+            tracing::error!(policy, key, reason, "stored reply unreadable");
+            problem(shared, RequestEnding::Unreadable, Problem::NotKept)
+        }
+    })
 }
 
 fn problem<C: HttpConnection>(
@@ -155,36 +189,48 @@ fn problem<C: HttpConnection>(
     (ending, shared.problem(problem).into_response())
 }
 
-/// Runs a handler under its lease and keeps what it says; `None` where somebody else has taken over.
+/// Runs a handler under its lease and keeps what it says; an error where somebody else has taken over, with its answer
+/// if it has one.
 async fn run<C: HttpConnection>(
     shared: Arc<Shared<C>>,
     identity: Arc<Identity>,
     lease: Lease<C>,
     handler: impl Future<Output = Result<Response, Infallible>>,
-) -> Option<(RequestEnding, Response)> {
+) -> Result<(RequestEnding, Response), Option<Response>> {
+    let (policy, key) = (&shared.policy.name, identity.short());
     // The body is the handler's, too, and can take as long.
     let answered = async {
         let (ending, response) = match AssertUnwindSafe(handler).catch_unwind().await {
             Ok(Ok(response)) => (RequestEnding::First, response),
             Err(_) => {
-                let (policy, key) = (&shared.policy.name, identity.short());
                 tracing::error!(policy, key, "the handler panicked");
                 problem(&shared, RequestEnding::Panicked, Problem::Interrupted)
             }
         };
-        let kept = shared.policy.keeps(response.status()) == Keep::Stored;
-        (ending, kept, whole(&shared, &identity, response, kept).await)
+        let status = response.status();
+        let kept = shared.policy.keeps(status) == Keep::Stored;
+        // Its body and its sealing are the application's as well.
+        let whole = AssertUnwindSafe(whole(&shared, &identity, response, kept)).catch_unwind();
+        let whole = whole.await.unwrap_or_else(|_| Whole::broken(&shared, status, "a panic"));
+        (ending, kept, whole)
     };
     let (ending, kept, whole) = select! {
         answered = answered => answered,
         // Whoever has it now runs the handler: the less of it runs twice, the better.
-        () = lease.clone().keep() => return None,
+        () = lease.clone().keep() => return Err(None),
     };
     let Whole { response, stored, fault } = whole;
+    if !kept {
+        // What is not kept is this client's alone, whoever has the key now, and waits for nothing.
+        if lease.release().await.is_err() {
+            tokio::spawn(lease.let_go().in_current_span());
+        }
+        let refused = ending == RequestEnding::First;
+        return Ok((if refused { RequestEnding::Refused } else { ending }, response));
+    }
     let ending = match fault {
         None => ending,
         Some(fault) => {
-            let (policy, key) = (&shared.policy.name, identity.short());
             tracing::error!(policy, key, reason = %fault, "a reply cannot be kept");
             RequestEnding::Unrecorded
         }
@@ -194,26 +240,18 @@ async fn run<C: HttpConnection>(
     let (since, mut tried) = (Instant::now(), 0);
     loop {
         tried += 1;
-        let settled = if kept { lease.complete(&stored).await } else { lease.release().await };
-        match settled {
-            // Freed, perhaps by an earlier try whose answer was lost, or taken over: what is not kept is this client's
-            // alone.
-            Ok(_) if !kept && ending == RequestEnding::First => {
-                return Some((RequestEnding::Refused, response));
-            }
-            Ok(mine) if mine || !kept => return Some((ending, response)),
-            Ok(_) => return None,
-            Err(error) => {
-                let (policy, key) = (&shared.policy.name, identity.short());
-                if since.elapsed() >= shared.policy.lease {
-                    tracing::error!(policy, key, reason = %error, "a reply is not kept");
-                    // The client gets the truth; only somebody who repeats all the same is worse off for it.
-                    return Some((RequestEnding::Unrecorded, response));
-                }
-                tracing::warn!(policy, key, reason = %error, tried, "a reply is not kept yet");
-                before_repeating(tried).await;
-            }
+        let error = match lease.complete(&stored).await {
+            Ok(true) => return Ok((ending, response)),
+            Ok(false) => return Err(Some(response)),
+            Err(error) => error,
+        };
+        if since.elapsed() >= shared.policy.lease {
+            tracing::error!(policy, key, reason = %error, "a reply is not kept");
+            // The client gets the truth; only somebody who repeats all the same is worse off for it.
+            return Ok((RequestEnding::Unrecorded, response));
         }
+        tracing::warn!(policy, key, reason = %error, tried, "a reply is not kept yet");
+        before_repeating(tried).await;
     }
 }
 
@@ -223,6 +261,21 @@ struct Whole {
     stored: String,
     /// Why nothing more is stored than that the handler has run. It has: nobody may run it again.
     fault: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Whole {
+    /// Of a handler that has run and whose answer is not to be had.
+    fn broken<C: HttpConnection>(
+        shared: &Shared<C>,
+        status: StatusCode,
+        fault: &'static str,
+    ) -> Self {
+        Self {
+            response: shared.problem(Problem::NotKept).into_response(),
+            stored: stored::not_kept(status),
+            fault: Some(fault.into()),
+        }
+    }
 }
 
 /// A body of unknown length is not read: its end may never come. Nor is one that is not to be kept.
@@ -240,9 +293,7 @@ async fn whole<C: HttpConnection>(
     }
     let (parts, rest) = response.into_parts();
     let Ok(body) = body::whole(&HeaderMap::new(), rest, policy.max_reply).await else {
-        let response = shared.problem(Problem::NotKept).into_response();
-        let fault = Some("the handler's response body broke off".into());
-        return Whole { response, stored: bare, fault };
+        return Whole::broken(shared, parts.status, "the handler's response body broke off");
     };
     let reply = Reply { status: parts.status, headers: parts.headers.clone(), body: body.clone() };
     let written = stored::written(&reply, &identity.context(&shared.consumer), policy);

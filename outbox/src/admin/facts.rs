@@ -21,9 +21,10 @@ pub struct Facts {
     pub standby: bool,
     /// Whether the server runs autovacuum at all; true on SQLite.
     pub autovacuum: bool,
-    /// The version of the collation library that the database's indexes on text were made with, and the one it runs
-    /// on now, where they differ; `None` on SQLite, and before PostgreSQL 15, which does not know.
-    pub collation_moved: Option<(String, String)>,
+    /// The version of the collation that the database's indexes on text were made with, and the one it has now;
+    /// `none` for one that never changes, as on SQLite. `None` where the server does not know: before PostgreSQL 15,
+    /// and where it was upgraded from that.
+    pub collation: Option<(String, String)>,
     /// Whether the connection is encrypted; `None` where that is no question (SQLite, Unix socket).
     pub encrypted: Option<bool>,
     /// Whether producers tell a relay that sleeps of their commits; `None` on SQLite, where they cannot.

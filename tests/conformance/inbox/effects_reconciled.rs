@@ -261,6 +261,7 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
         ("parked", Ok(1)),
         ("refused-late", Err(inbox::effect::CallFailure::refused("no"))),
         ("decided", Err(lost())),
+        ("answered", Ok(1)),
         ("refused", Err(inbox::effect::CallFailure::refused("no"))),
         ("not-done", Err(inbox::effect::CallFailure::not_done("busy"))),
         ("unknown", Err(lost())),
@@ -273,7 +274,15 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
     // An attempt has said since that it was done.
     let late = "UPDATE inbox_effects SET late_at = created_at WHERE operation = 'refused-late'";
     assert_eq!(C::execute(conn, late), Ok(1));
-    // Today, and whoever waits for it may not have come yet.
+    // The provider has answered today, after all this time; and so has a person. Whoever waits may not have come yet.
+    let now = if C::NAME == "postgres" {
+        "clock_timestamp()"
+    } else {
+        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
+    };
+    let answered = "UPDATE inbox_effects SET settled_at =";
+    let answered = format!("{answered} {now} WHERE operation = 'answered'");
+    assert_eq!(C::execute(conn, &answered), Ok(1));
     let decided = all(conn).into_iter().find(|row| row.operation == "decided").expect("unknown").id;
     let done = Decision::Done(Some("1".to_owned()));
     decide(conn, decided, &done, &Order::new("anna@desk", "asked the bank")).expect("decides");
@@ -302,6 +311,15 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
     let left: Vec<_> = all(conn).into_iter().map(|row| row.operation).collect();
     assert_eq!(
         left,
-        ["applied", "parked", "refused-late", "decided", "unknown", "under-way", "young",]
+        [
+            "applied",
+            "parked",
+            "refused-late",
+            "decided",
+            "answered",
+            "unknown",
+            "under-way",
+            "young",
+        ]
     );
 }

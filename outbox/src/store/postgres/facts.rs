@@ -104,9 +104,10 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
     };
     let collation: Option<Collation> = if server.tracks_collation {
         diesel::sql_query(
-            "SELECT datcollversion AS was, coalesce(pg_database_collation_actual_version(oid), 'none') AS is
+            "SELECT coalesce(datcollversion, 'none') AS was,
+                    coalesce(pg_database_collation_actual_version(oid), 'none') AS is
              FROM pg_database WHERE datname = current_database()
-                AND datcollversion <> coalesce(pg_database_collation_actual_version(oid), 'none')",
+                AND (datcollversion IS NOT NULL OR pg_database_collation_actual_version(oid) IS NULL)",
         )
         .get_result(conn)
         .optional()?
@@ -130,7 +131,7 @@ pub(crate) fn facts(conn: &mut PgConnection) -> QueryResult<Facts> {
         rows_ahead: xids.rows_ahead,
         standby: server.standby,
         autovacuum: server.autovacuum,
-        collation_moved: collation.map(|collation| (collation.was, collation.is)),
+        collation: collation.map(|collation| (collation.was, collation.is)),
         encrypted: server.encrypted,
         wakeup: Some(server.wakeup),
         prepares: server.prepares,

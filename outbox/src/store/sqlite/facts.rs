@@ -34,7 +34,7 @@ pub(crate) fn facts(conn: &mut SqliteConnection) -> QueryResult<Facts> {
         rows_ahead: false,
         standby: false,
         autovacuum: true,
-        collation_moved: None,
+        collation: Some(("none".to_owned(), "none".to_owned())),
         encrypted: None,
         wakeup: None,
         prepares: false,

@@ -65,8 +65,14 @@ pub(super) fn look(config: &Config, facts: &Facts, findings: &mut Findings) {
     } else {
         findings.ok("clock", "this host and the database agree".to_owned());
     }
-    match &facts.collation_moved {
-        None => findings.ok("collation", "indexes on text are in the order they are read in".to_owned()),
+    match &facts.collation {
+        None => findings.warn(
+            "collation",
+            "the server does not know under which version its indexes on text were made".to_owned(),
+            "after an upgrade of the operating system REINDEX DATABASE, unless the locale is C".to_owned(),
+        ),
+        Some((was, is)) if was == is => findings
+            .ok("collation", "indexes on text are in the order they are read in".to_owned()),
         // What is not found where it should be is entered once more: an operation would be applied twice.
         Some((was, is)) => findings.fail(
             "collation",
