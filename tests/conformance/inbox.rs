@@ -23,6 +23,7 @@ mod once_concurrent;
 mod ordered;
 mod parking;
 mod rebuilt;
+mod replayed;
 mod retention;
 mod retrying;
 mod swallowed;

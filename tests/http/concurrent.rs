@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use diesel::PgConnection;
 use futures_util::future::join_all;
-use inbox::http::telemetry::TRANSACTIONS_REPEATED;
+use inbox::http::telemetry::{TRANSACTIONS_REPEATED, WAITS};
 use inbox::http::{Policy, Reply};
 use support::gate::Gate;
 use support::http::{Order, Server, Shopping, place, policy};
@@ -107,6 +107,25 @@ async fn t13_a_repeat_gets_409_while_the_first_runs_and_its_reply_afterwards() {
         let first = first.await.expect("no panic");
         let again = shop.order("\"k\"", 5).await;
         assert_eq!((again.is_replayed(), again.body), (true, first.body));
+        assert_eq!(shop.runs(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn t13_a_repeat_that_has_waited_for_long_enough_gets_409() {
+    support::bounded(async {
+        let (recorded, mut policy) = (Recorded::install(), policy());
+        policy.wait = Duration::from_millis(50);
+        let waits = format!("{WAITS} policy={}", policy.name);
+        let (shop, gate, _database) = gated(policy).await;
+        let first = shop.clone();
+        let first = tokio::spawn(async move { first.order("\"k\"", 5).await });
+        gate.entered().await;
+        shop.order("\"k\"", 5).await.expect_problem(409, "in-progress");
+        assert_eq!(recorded.counter(&waits), Some(1));
+        gate.open();
+        assert_eq!(first.await.expect("no panic").status, 201);
         assert_eq!(shop.runs(), 1);
     })
     .await;

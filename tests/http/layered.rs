@@ -1,11 +1,18 @@
 //! The layer, for handlers that are no transaction.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, SET_COOKIE};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Router};
 use futures_util::future::join_all;
 use inbox::http::{Idempotency, Keep, Policy};
+use message::OperationKey;
+use support::effects::{CHARGE, Provider, effects};
 use support::eventually;
 use support::gate::Gate;
 use support::http::{JSON, Server, Shopping, policy};
@@ -13,6 +20,9 @@ use support::http::{JSON, Server, Shopping, policy};
 super::on_both!(
     the_layer_runs_a_handler_once_and_gives_its_reply_again,
     the_layer_runs_one_of_many_at_once,
+    t08_in_the_layer_method_and_route_are_another_key_and_path_or_query_another_request,
+    t14_in_the_layer_a_4xx_is_kept_by_default,
+    a_handler_that_runs_twice_finds_the_effect_of_its_request,
     t30_a_stream_or_a_large_reply_passes_and_a_repeat_gets_409,
     the_layer_frees_the_key_after_a_panic_or_a_5xx,
     the_layer_finishes_a_run_whose_client_has_gone,
@@ -64,6 +74,69 @@ async fn the_layer_runs_one_of_many_at_once<C: Shopping>() {
         assert_eq!((answer.status, &*answer.body), (201, "run 1"), "{answer:?}");
     }
     assert_eq!(shop.runs(), 1);
+}
+
+async fn t08_in_the_layer_method_and_route_are_another_key_and_path_or_query_another_request<
+    C: Shopping,
+>() {
+    let database = C::database();
+    let shop = shop::<C, _>(policy(), &database, numbered).await;
+    let body = r#"{"item":"pen","cents":5}"#;
+    let key = [("idempotency-key", "\"k\""), JSON];
+    assert_eq!(shop.post("/orders", "\"k\"", body).await.body, "run 1");
+    assert_eq!(shop.post("/refunds", "\"k\"", body).await.body, "run 2");
+    assert_eq!(shop.send(Method::PUT, "/orders", &key, body).await.body, "run 3");
+    assert_eq!(shop.post("/orders/1/pay", "\"k\"", body).await.body, "run 4");
+    shop.post("/orders/2/pay", "\"k\"", body).await.expect_problem(422, "mismatch");
+    shop.post("/orders?express=1", "\"k\"", body).await.expect_problem(422, "mismatch");
+    assert!(shop.post("/orders/1/pay", "\"k\"", body).await.is_replayed());
+    assert_eq!(shop.runs(), 4);
+}
+
+async fn t14_in_the_layer_a_4xx_is_kept_by_default<C: Shopping>() {
+    let database = C::database();
+    let refuse = async |_| (StatusCode::UNPROCESSABLE_ENTITY, "no such item").into_response();
+    let shop = shop::<C, _>(policy(), &database, refuse).await;
+    for replayed in [false, true] {
+        let answer = shop.order("\"k\"", 5).await;
+        assert_eq!((answer.status, answer.is_replayed()), (422, replayed));
+        assert_eq!(answer.body, "no such item");
+    }
+    // Corrected it is another request.
+    shop.order("\"k\"", 6).await.expect_problem(422, "mismatch");
+    assert_eq!(shop.runs(), 1);
+}
+
+/// The first run charges and gets no further; it is taken for dead, and another one begins.
+async fn a_handler_that_runs_twice_finds_the_effect_of_its_request<C: Shopping>() {
+    let (database, provider, gate) = (C::database(), Provider::default(), Gate::default());
+    let ledger = effects::<C>(&database, "of no request");
+    let front = Idempotency::new(policy(), C::pool(&database)).expect("a good policy");
+    let runs = Arc::new(AtomicUsize::new(0));
+    let (bank, held, counted) = (provider.clone(), gate.clone(), runs.clone());
+    let charge = async move |Extension(operation): Extension<OperationKey>| {
+        let effects = ledger.of(&operation);
+        let charged = effects.once(CHARGE, |key| bank.answers(key, Ok(7_u32))).await;
+        if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+            held.passed().await;
+        }
+        charged.map_or_else(|error| error.to_string(), |cents| format!("charged {cents}"))
+    };
+    let router = Router::new().route("/orders", post(charge)).layer(front.layer());
+    let shop = Arc::new(Server::serve(router, runs).await);
+    let first = shop.clone();
+    let first = tokio::spawn(async move { first.order("\"k\"", 5).await });
+    gate.entered().await;
+    let past = if C::NAME == "postgres" { "'epoch'" } else { "1" };
+    let dead = format!("UPDATE inbox_requests SET lease_until = {past}");
+    assert_eq!(C::execute(&mut C::connection(&database), &dead), Ok(1));
+    assert_eq!(shop.order("\"k\"", 5).await.body, "charged 7");
+    assert_eq!((shop.runs(), provider.count()), (2, 1));
+    // Another request is another operation.
+    assert_eq!(shop.order("\"l\"", 5).await.body, "charged 7");
+    assert_eq!(provider.count(), 2);
+    gate.open();
+    assert_eq!(first.await.expect("no panic").body, "charged 7");
 }
 
 async fn t30_a_stream_or_a_large_reply_passes_and_a_repeat_gets_409<C: Shopping>() {

@@ -9,13 +9,14 @@ use inbox::http::telemetry::{REQUESTS, TAKEOVERS};
 use inbox::http::{Idempotency, Policy};
 use support::eventually;
 use support::gate::Gate;
-use support::http::{Server, Shopping, policy};
+use support::http::{JSON, Server, Shopping, policy};
 use support::recorded::Recorded;
 use tokio::sync::Notify;
 
 super::on_both!(
     t22_a_run_whose_lease_has_ended_is_taken_over_and_its_owner_overwrites_nothing,
     t23_a_run_longer_than_its_lease_is_left_alone,
+    t10_what_is_in_progress_for_one_tenant_is_free_for_another,
     t22_an_owner_that_finds_its_lease_taken_stops,
     t22_an_owner_that_failed_frees_nobody_else_s_key,
     t22_who_was_overtaken_takes_nothing_back,
@@ -220,4 +221,18 @@ async fn t23_a_run_longer_than_its_lease_is_left_alone<C: Shopping>() {
     assert!(shop.order("\"k\"", 5).await.is_replayed());
     assert_eq!(shop.runs(), 1);
     assert_eq!(C::count(conn, "inbox_requests WHERE epoch = 1"), 1);
+}
+
+async fn t10_what_is_in_progress_for_one_tenant_is_free_for_another<C: Shopping>() {
+    let database = C::database();
+    let (shop, gate) = gated::<C>(policy(), &database).await;
+    let first = post(&shop);
+    gate.entered().await;
+    let other = [("idempotency-key", "\"k\""), JSON, ("x-tenant", "other")];
+    let body = r#"{"item":"pen","cents":5}"#;
+    let answer = shop.send(axum::http::Method::POST, "/orders", &other, body).await;
+    assert_eq!((answer.status, &*answer.body), (201, "run 2"));
+    shop.order("\"k\"", 5).await.expect_problem(409, "in-progress");
+    gate.open();
+    assert_eq!(first.await.expect("no panic").body, "run 1");
 }

@@ -33,10 +33,23 @@ async fn t28_whoever_is_turned_away_before_the_key_is_looked_at_gets_no_stored_r
     assert_eq!(C::count(conn, "inbox_operations"), 0);
     let first = shop.order("\"k\"", 5).await;
     assert_eq!((first.status, first.is_replayed()), (201, false), "nothing was kept of them");
-    let headers = [("idempotency-key", "\"k\""), JSON, ("x-user", "revoked")];
-    let answer = shop.send(Method::POST, "/orders", &headers, PEN).await;
-    assert_eq!((answer.status, &*answer.body), (401, ""));
-    assert_eq!(answer.header("location"), "");
+    let front = Idempotency::new(policy(), C::pool(&database)).expect("a good policy");
+    let layered = Server::layered(&front, async |run| {
+        axum::response::IntoResponse::into_response(format!("run {run}"))
+    });
+    let layered = layered.await;
+    layered.order("\"k\"", 5).await;
+    for shop in [&shop, &layered] {
+        // Whoever stored it, after the right was withdrawn.
+        for status in ["401", "403", "429"] {
+            let headers = [("idempotency-key", "\"k\""), JSON, ("x-turned-away", status)];
+            let answer = shop.send(Method::POST, "/orders", &headers, PEN).await;
+            assert_eq!((answer.status.to_string().as_str(), &*answer.body), (status, ""));
+            assert!(!answer.is_replayed() && answer.header("location").is_empty());
+        }
+        assert!(shop.order("\"k\"", 5).await.is_replayed(), "and given again");
+        assert_eq!(shop.runs(), 1);
+    }
 }
 
 /// Everything that is logged in this process.

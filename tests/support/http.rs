@@ -205,10 +205,15 @@ impl Server {
         let runs = Arc::new(AtomicUsize::new(0));
         let counted = runs.clone();
         let take = move || handler(counted.fetch_add(1, Ordering::SeqCst) + 1);
-        Self::serve(Router::new().route("/orders", any(take)).layer(front.layer()), runs).await
+        let router = Router::new()
+            .route("/orders", any(take.clone()))
+            .route("/refunds", any(take.clone()))
+            .route("/orders/{id}/pay", post(take));
+        Self::serve(router.layer(front.layer()), runs).await
     }
 
-    async fn serve(router: Router, runs: Arc<AtomicUsize>) -> Self {
+    /// Serves routes of a test's own, to callers that are named.
+    pub async fn serve(router: Router, runs: Arc<AtomicUsize>) -> Self {
         let router = router.layer(middleware::from_fn(authenticated));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -307,8 +312,12 @@ pub async fn try_send(
 }
 
 /// Who asks, by headers that only a test would trust. `x-user` is `revoked`, `forbidden`, `limited` or
-/// `nobody` for those that a service turns away, or forgets to name.
+/// `nobody` for those that a service turns away, or forgets to name; `x-turned-away` has the status with which anybody
+/// is.
 pub async fn authenticated(mut request: Request, next: Next) -> Response {
+    if let Ok(status) = named(&request, "x-turned-away", "").parse::<u16>() {
+        return StatusCode::from_u16(status).expect("a status").into_response();
+    }
     let (tenant, user) = (named(&request, "x-tenant", "t"), named(&request, "x-user", "u"));
     match &*user {
         "revoked" => return StatusCode::UNAUTHORIZED.into_response(),

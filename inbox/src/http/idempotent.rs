@@ -4,6 +4,7 @@ use std::time::Instant;
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use db::{CallError, Class};
+use message::OperationKey;
 use serde::de::DeserializeOwned;
 
 use super::backend::HttpConnection;
@@ -65,6 +66,14 @@ where
     #[must_use]
     pub fn body(&self) -> &T {
         &self.body
+    }
+
+    /// What the request is stored under, made of caller, method, route and key: the operation for
+    /// [`Effects`](crate::effect::Effects) that are performed before [`run`](Self::run), so that a repeat finds
+    /// theirs. `None` where the request has no key and needs none.
+    #[must_use]
+    pub fn operation(&self) -> Option<&OperationKey> {
+        self.identity.as_ref().map(|identity| &identity.operation)
     }
 
     /// Runs `work` once for the key, in a transaction with everything that it says happened; else gives

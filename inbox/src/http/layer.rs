@@ -18,8 +18,9 @@ use super::leased;
 /// The key is claimed and committed *before* the handler runs and its reply is stored *after* it, so
 /// between the two anything can happen. **The handler may run twice**: when its process dies, or cannot
 /// reach the database for longer than [`Policy::lease`](super::Policy::lease), a repeat runs it again,
-/// although it may have done everything. Give the provider an idempotency key of your own, made from
-/// the operation, and let it deduplicate. [`Idempotent`](super::Idempotent) has no such gap; use it
+/// although it may have done everything. Perform its effects through [`Effects`](crate::effect::Effects) of the
+/// [`OperationKey`](message::OperationKey) that the layer puts into the request's extensions: a second run then finds
+/// what the first one did, and gives the provider the same key. [`Idempotent`](super::Idempotent) has no such gap; use it
 /// wherever the effect is in this database.
 ///
 /// What holds: while a run is alive no other one begins; a repeat after it gets its reply; an owner that

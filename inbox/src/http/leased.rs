@@ -51,8 +51,9 @@ where
         return Ok(*shared.misconfigured("a key was lost"));
     };
     let since = Instant::now();
-    let mut job =
-        Some(Job { inner, request: Request::from_parts(parts, Body::from(admitted.body)) });
+    let mut request = Request::from_parts(parts, Body::from(admitted.body));
+    request.extensions_mut().insert(identity.operation.clone());
+    let mut job = Some(Job { inner, request });
     let (mut waiting, mut overtaken, mut own) = (Waiting::new(), false, None);
     let (ending, response) = loop {
         let looked = match job.take() {
