@@ -149,8 +149,6 @@ impl Held {
                 self.fingerprint = ticket.fingerprint;
                 self.finish(result);
             }
-            // "No" to one that is a repetition: another attempt has said since that it was done.
-            Outcome::Refused(_) if self.late => self.finish(self.late_result.clone()),
             // To be asked twice can itself be refused, while the earlier attempt is still at work. And what did
             // nothing says nothing about an earlier attempt that may have.
             Outcome::Refused(reason) | Outcome::NotDone(reason) if of_earlier => {
@@ -216,8 +214,11 @@ impl Held {
         self.error.clear();
     }
 
-    /// Certainly not performed, and not to be.
+    /// Certainly not performed, and not to be; unless somebody knows better: "no" to who asks again for what was done.
     pub(crate) fn refuse(&mut self, reason: String) {
+        if self.late {
+            return self.finish(self.late_result.clone());
+        }
         self.close(State::Failed);
         self.error = reason;
     }

@@ -27,11 +27,12 @@ impl Decision {
 }
 
 /// Decides about an effect: one that is unknown, whether a person was called or not; one whose call has outlasted
-/// its lease; and one that was refused, if the refusal was a mistake. The result of one that is done can be replaced where
-/// a person has given it, or there is none. The state that it was in.
+/// its lease; and one that was refused, if the refusal was a mistake. The result of one that is done can be replaced
+/// where a person has given it, or there is none. The state that it was in.
 ///
 /// # Errors
-/// [`AdminError`]. One that the provider said is done, or that is not begun, is not open; one whose call may be under way is left to it.
+/// [`AdminError`]. One that the provider said is done, or that is not begun, is not open; one whose call may be under
+/// way is left to it.
 pub fn decide<C: InboxConnection>(
     conn: &mut C,
     id: i64,
