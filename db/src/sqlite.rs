@@ -1,14 +1,18 @@
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, RunQueryDsl, SqliteConnection, sql_query};
 
-use crate::{Backend, CallError, OpenError, Refusal, Settings};
+use crate::{Backend, CallError, Class, OpenError, Refusal, Settings, classify};
 
 /// Before this release two connections that reset the write-ahead log at once could lose commits.
 const OLDEST: (u32, u32, u32) = (3, 51, 3);
+
+/// Between two attempts at the switch, which holds its lock for one write of the first page.
+const PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(QueryableByName)]
 struct Version {
@@ -31,15 +35,13 @@ impl Backend for SqliteConnection {
     }
 
     fn prepare(&mut self, settings: &Settings) -> Result<(), Error> {
-        // busy_timeout first: the switch to WAL takes a lock that five starting processes all want.
         self.batch_execute(&format!(
             "PRAGMA busy_timeout = {}",
             settings.lock_timeout.as_millis()
         ))?;
+        switch_to_wal(self, settings.lock_timeout)?;
         // FULL: "committed" must survive a power cut, or the outbox would lose what it promised.
-        self.batch_execute(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON",
-        )?;
+        self.batch_execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")?;
         let found: Version = sql_query("SELECT sqlite_version() AS version").get_result(self)?;
         let mut parts = found.version.split('.').map(|part| part.parse().unwrap_or(0));
         let mut next = || parts.next().unwrap_or(0);
@@ -75,5 +77,20 @@ impl Backend for SqliteConnection {
     ) -> Result<T, E> {
         // A deferred transaction that reads and then writes fails with BUSY whatever the timeout.
         self.immediate_transaction(work)
+    }
+}
+
+/// A lock that five processes want which start at once on an empty file. `busy_timeout` does not
+/// help: the switch reads before it writes, and SQLite tells BUSY at once to a reader that cannot
+/// become the writer.
+fn switch_to_wal(conn: &mut SqliteConnection, patience: Duration) -> Result<(), Error> {
+    let until = Instant::now() + patience;
+    loop {
+        match conn.batch_execute("PRAGMA journal_mode = WAL") {
+            Err(error) if classify(&error) == Class::Contention && Instant::now() < until => {
+                sleep(PAUSE);
+            }
+            switched => return switched,
+        }
     }
 }

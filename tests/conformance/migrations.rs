@@ -30,6 +30,22 @@ fn the_host_s_diesel_harness_leaves_the_same_record() {
 }
 
 #[test]
+fn an_empty_file_is_opened_by_many_at_once() {
+    for _ in 0..20 {
+        let database = Database::empty_sqlite();
+        let barrier = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    drop(database.sqlite_pool(1));
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn a_host_with_migrations_of_its_own_keeps_them() {
     let database = Database::empty_postgres();
     let mut conn = database.pg();
