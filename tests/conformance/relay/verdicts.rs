@@ -152,6 +152,11 @@ async fn too_many_holds_stop_the_rest_until_there_are_fewer<C: Store>() {
         status.report().circuit == Circuit::OpenHolds
     })
     .await;
+    // The circuit opens on the verdicts, which are recorded after that.
+    support::eventually("what stopped it is recorded", async || {
+        path.count("outbox_holds WHERE reason <> 'behind'").await >= 10
+    })
+    .await;
     let held = path.count("outbox_holds WHERE reason <> 'behind'").await;
     assert!((10..=10 + 3 * 7).contains(&held), "{held}: bounded by what was in flight");
     path.broker.clear_script();
