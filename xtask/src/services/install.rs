@@ -160,7 +160,8 @@ fn apt(sudo: bool) -> Command {
         command.args(["-n", "env"]);
     }
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-    command.stdin(std::process::Stdio::null());
+    // `services --detach` prints addresses that a shell reads.
+    command.stdin(std::process::Stdio::null()).stdout(std::io::stderr());
     command
 }
 
