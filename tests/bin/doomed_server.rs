@@ -14,22 +14,31 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use diesel::PgConnection;
+use diesel::{PgConnection, SqliteConnection};
 use inbox::http::{Idempotency, Idempotent, Policy};
-use support::http::{Order, POLICY, authenticated, place};
+use support::http::{Order, POLICY, Shopping, authenticated, place};
 use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() {
     let orders: Vec<String> = std::env::args().skip(1).collect();
     let [point, address, keep] = &orders[..] else { panic!("three arguments") };
-    let db = db::Db::<PgConnection>::open(address, db::Settings::default()).expect("opens");
+    let keep = Duration::from_secs(keep.parse().expect("seconds"));
+    if address.starts_with("postgres") {
+        serve::<PgConnection>(point, address, keep).await;
+    } else {
+        serve::<SqliteConnection>(point, address, keep).await;
+    }
+}
+
+async fn serve<C: Shopping>(point: &str, address: &str, keep: Duration) {
+    let db = db::Db::<C>::open(address, db::Settings::default()).expect("opens");
     let mut policy = Policy::new("doomed", POLICY);
-    policy.keep = Duration::from_secs(keep.parse().expect("seconds"));
+    policy.keep = keep;
     policy.lease = Duration::from_secs(1);
     let front = Idempotency::new(policy, db).expect("a good policy");
     let (at_apply, at_commit, at_layer) = (point == "apply", point == "commit", point == "layer");
-    let take = move |order: Idempotent<Order, PgConnection>| async move {
+    let take = move |order: Idempotent<Order, C>| async move {
         let response = order
             .run(move |tx, order| {
                 let reply = place(tx, order)?;

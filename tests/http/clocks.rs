@@ -30,10 +30,10 @@ fn server(database: &Database, clock: &str) -> (Process, SocketAddr) {
     (process, line.trim_start_matches("listens on ").parse().expect("an address"))
 }
 
-async fn post(address: SocketAddr, key: &str) -> Answer {
+async fn post(address: SocketAddr, path: &str, key: &str) -> Answer {
     let headers = [("idempotency-key", key), JSON];
     let pen = r#"{"item":"pen","cents":5}"#;
-    send(&client(), address, Method::POST, "/orders", &headers, pen.into()).await
+    send(&client(), address, Method::POST, path, &headers, pen.into()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -42,15 +42,23 @@ async fn t33_expiry_follows_the_database_s_clock() {
         let database = PgConnection::database();
         let (_ahead, ahead) = server(&database, "+1h");
         let (_behind, behind) = server(&database, "-1h");
-        assert!(!post(behind, "\"a\"").await.is_replayed());
-        assert!(post(ahead, "\"a\"").await.is_replayed(), "not expired by the clock ahead");
-        assert!(!post(ahead, "\"b\"").await.is_replayed());
-        assert!(post(behind, "\"b\"").await.is_replayed());
         let conn = &mut database.pg();
-        let older = "UPDATE inbox_operations SET applied_at = applied_at - interval '31 minutes'";
-        sql_query(older).execute(conn).expect("makes them older");
-        assert!(!post(behind, "\"a\"").await.is_replayed(), "expired in spite of the clock behind");
-        assert!(!post(ahead, "\"b\"").await.is_replayed());
+        // The transaction's, and the layer's.
+        for (path, column) in [
+            ("/orders", "inbox_operations SET applied_at"),
+            ("/calls", "inbox_requests SET completed_at"),
+        ] {
+            let replayed = async |node, key| post(node, path, key).await.is_replayed();
+            assert!(!replayed(behind, "\"a\"").await);
+            assert!(replayed(ahead, "\"a\"").await, "not expired by the clock ahead");
+            assert!(!replayed(ahead, "\"b\"").await);
+            assert!(replayed(behind, "\"b\"").await);
+            let name = column.rsplit(' ').next().unwrap_or_default();
+            let older = format!("UPDATE {column} = {name} - interval '31 minutes'");
+            assert_eq!(sql_query(older).execute(conn), Ok(2));
+            assert!(!replayed(behind, "\"a\"").await, "expired in spite of the clock behind");
+            assert!(!replayed(ahead, "\"b\"").await);
+        }
         assert_eq!(PgConnection::credits(conn, "pen"), [5; 4]);
     })
     .await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use diesel::PgConnection;
 use futures_util::future::join_all;
-use inbox::http::Idempotency;
+use inbox::http::{Idempotency, Policy};
 use support::gate::Gate;
 use support::http::{Order, Server, Shopping, place, policy};
 use support::inbox::Store;
@@ -18,6 +18,7 @@ super::on_both!(
     t24_who_fails_under_an_expired_key_is_not_run_again,
     t24_the_layer_s_keys_expire_alike_and_the_purge_leaves_what_is_in_progress,
     t25_purge_and_repeats_at_the_boundary_leave_an_order_per_new_run,
+    t25_in_the_layer_purge_and_repeats_at_the_boundary_leave_a_run_per_new_reply,
 );
 
 /// Makes what is stored older.
@@ -115,15 +116,40 @@ async fn t24_the_layer_s_keys_expire_alike_and_the_purge_leaves_what_is_in_progr
     assert_eq!(C::count(conn, "inbox_requests"), 1);
 }
 
-async fn t25_purge_and_repeats_at_the_boundary_leave_an_order_per_new_run<C: Shopping>() {
-    let database = C::database();
+/// Under it keys expire all the time while they are repeated.
+fn short() -> Policy {
     let mut policy = policy();
-    // Keys expire all the time while they are repeated.
     policy.keep = Duration::from_millis(20);
     policy.wait = Duration::from_secs(60);
+    policy
+}
+
+async fn t25_purge_and_repeats_at_the_boundary_leave_an_order_per_new_run<C: Shopping>() {
+    let (database, policy) = (C::database(), short());
     let undone = Undone::under(&policy);
     let front = Idempotency::new(policy.clone(), C::pool(&database)).expect("a good policy");
     let shop = Server::start(policy, C::pool(&database), place::<C>).await;
+    let new = repeat_and_purge(&shop, front, 201).await;
+    let conn = &mut C::connection(&database);
+    assert_eq!(C::credits(conn, "pen").len(), new);
+    assert_eq!(shop.runs(), new + undone.runs::<C>());
+}
+
+async fn t25_in_the_layer_purge_and_repeats_at_the_boundary_leave_a_run_per_new_reply<
+    C: Shopping,
+>() {
+    let database = C::database();
+    let front = Idempotency::new(short(), C::pool(&database)).expect("a good policy");
+    let shop = Server::layered(&front, async |run| {
+        axum::response::IntoResponse::into_response(format!("run {run}"))
+    })
+    .await;
+    let new = repeat_and_purge(&shop, front, 200).await;
+    assert_eq!(shop.runs(), new);
+}
+
+/// Repeats one request from four clients while a fifth purges; how many of them were new.
+async fn repeat_and_purge<C: Shopping>(shop: &Server, front: Idempotency<C>, status: u16) -> usize {
     let done = Arc::new(AtomicBool::new(false));
     let over = done.clone();
     let purging = tokio::spawn(async move {
@@ -135,7 +161,7 @@ async fn t25_purge_and_repeats_at_the_boundary_leave_an_order_per_new_run<C: Sho
         let mut new = 0;
         for _ in 0..50 {
             let answer = shop.order("\"k\"", 5).await;
-            assert_eq!(answer.status, 201, "{answer:?}");
+            assert_eq!(answer.status, status, "{answer:?}");
             new += usize::from(!answer.is_replayed());
         }
         new
@@ -143,10 +169,8 @@ async fn t25_purge_and_repeats_at_the_boundary_leave_an_order_per_new_run<C: Sho
     let new: usize = join_all(clients).await.into_iter().sum();
     done.store(true, Ordering::SeqCst);
     purging.await.expect("no panic");
-    let conn = &mut C::connection(&database);
-    assert_eq!(C::credits(conn, "pen").len(), new);
-    assert_eq!(shop.runs(), new + undone.runs::<C>());
     assert!(new > 1, "nothing expired");
+    new
 }
 
 /// The row that has had its time is still there while its successor runs. On SQLite that one has the write lock.

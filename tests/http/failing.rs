@@ -17,6 +17,7 @@ super::on_both!(
     t14_a_4xx_of_the_business_is_kept_with_its_effects_or_undone_as_the_policy_says,
     t15_what_is_refused_before_the_handler_leaves_the_key_free,
     t16_a_failure_is_undone_and_the_key_is_free_unless_the_policy_keeps_the_500,
+    t16_where_a_5xx_is_kept_a_returned_one_keeps_its_effects_and_a_panic_none,
     t17_a_panic_is_undone_and_the_next_request_is_as_the_first,
     t26_contention_repeats_the_transaction_and_only_the_last_run_leaves_anything,
     contention_without_end_is_503_and_the_key_is_free,
@@ -123,6 +124,30 @@ async fn t16_a_failure_is_undone_and_the_key_is_free_unless_the_policy_keeps_the
     let again = shop.order("\"k\"", 7).await;
     assert_eq!((again.status, again.is_replayed(), again.body), (500, true, spent.body));
     assert_eq!((shop.runs(), C::credits(conn, "pen")), (1, vec![5]));
+}
+
+async fn t16_where_a_5xx_is_kept_a_returned_one_keeps_its_effects_and_a_panic_none<C: Shopping>() {
+    let database = C::database();
+    let mut stripe = policy();
+    stripe.server_errors = Keep::Stored;
+    let conn = &mut C::connection(&database);
+    let shop = Server::start(stripe, C::pool(&database), |tx: &mut C, order: &Order| {
+        place(tx, order)?;
+        assert_ne!(order.cents, 6, "a fault of the handler");
+        Ok(Reply::new(StatusCode::BAD_GATEWAY).with_body("no answer from the bank"))
+    })
+    .await;
+    for replayed in [false, true] {
+        let answer = shop.order("\"returned\"", 5).await;
+        assert_eq!((answer.status, answer.is_replayed()), (502, replayed));
+        assert_eq!(answer.body, "no answer from the bank");
+    }
+    let spent = shop.order("\"panicked\"", 6).await;
+    spent.expect_problem(500, "spent");
+    let again = shop.order("\"panicked\"", 6).await;
+    assert_eq!((again.status, again.is_replayed(), again.body), (500, true, spent.body));
+    assert_eq!((shop.runs(), C::credits(conn, "pen")), (2, vec![5]));
+    assert_eq!(C::count(conn, "outbox_messages"), 1);
 }
 
 async fn t17_a_panic_is_undone_and_the_next_request_is_as_the_first<C: Shopping>() {

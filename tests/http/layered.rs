@@ -25,6 +25,7 @@ super::on_both!(
     a_handler_that_runs_twice_finds_the_effect_of_its_request,
     t30_a_stream_or_a_large_reply_passes_and_a_repeat_gets_409,
     the_layer_frees_the_key_after_a_panic_or_a_5xx,
+    t16_in_the_layer_a_5xx_and_a_panic_are_kept_where_the_policy_says_so,
     the_layer_finishes_a_run_whose_client_has_gone,
     the_layer_stores_nothing_of_safe_methods_or_without_a_key,
 );
@@ -177,6 +178,27 @@ async fn the_layer_frees_the_key_after_a_panic_or_a_5xx<C: Shopping>() {
         assert_eq!((answer.status, answer.is_replayed()), (status, false));
     }
     assert!(shop.order("\"k\"", 5).await.is_replayed());
+}
+
+async fn t16_in_the_layer_a_5xx_and_a_panic_are_kept_where_the_policy_says_so<C: Shopping>() {
+    let database = C::database();
+    let mut stripe = policy();
+    stripe.server_errors = Keep::Stored;
+    let shop = shop::<C, _>(stripe, &database, async |run| match run {
+        1 => (StatusCode::BAD_GATEWAY, "no answer from the bank").into_response(),
+        _ => panic!("a fault of the handler"),
+    })
+    .await;
+    for replayed in [false, true] {
+        let answer = shop.order("\"returned\"", 5).await;
+        assert_eq!((answer.status, answer.is_replayed()), (502, replayed));
+        assert_eq!(answer.body, "no answer from the bank");
+    }
+    let broken = shop.order("\"panicked\"", 5).await;
+    broken.expect_problem(500, "interrupted");
+    let again = shop.order("\"panicked\"", 5).await;
+    assert_eq!((again.status, again.is_replayed(), again.body), (500, true, broken.body));
+    assert_eq!(shop.runs(), 2);
 }
 
 async fn the_layer_finishes_a_run_whose_client_has_gone<C: Shopping>() {

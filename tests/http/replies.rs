@@ -1,6 +1,6 @@
 //! What a first request and its repeats get.
 
-use axum::http::header::{DATE, ETAG, SET_COOKIE};
+use axum::http::header::{CONTENT_LANGUAGE, CONTENT_LOCATION, DATE, ETAG, SET_COOKIE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use inbox::http::{Policy, Reply};
 use support::http::{JSON, Order, Server, Shopping, place, policy};
@@ -28,17 +28,41 @@ async fn t01_a_first_post_runs_its_handler_once_and_is_complete_in_the_same_comm
     let stored =
         format!("inbox_operations WHERE consumer = '{consumer}' AND result LIKE '%{}%'", "number");
     assert_eq!(C::count(conn, &stored), 1);
+    if C::NAME == "postgres" {
+        let written = ["ledger", "outbox_messages", "inbox_operations"]
+            .map(|table| format!("SELECT xmin::text AS writer FROM {table}"))
+            .join(" UNION ALL ");
+        let writers = format!("(SELECT DISTINCT writer FROM ({written}) AS w) AS d");
+        assert_eq!(C::count(conn, &writers), 1, "one transaction has written all");
+    }
 }
 
 async fn t02_a_repeat_gets_status_body_and_headers_of_the_first_and_a_mark<C: Shopping>() {
     let database = C::database();
-    let shop = Server::start(policy(), C::pool(&database), place::<C>).await;
+    let shop = Server::start(policy(), C::pool(&database), |tx: &mut C, order: &Order| {
+        Ok(place(tx, order)?
+            .with_header(CONTENT_LANGUAGE, HeaderValue::from_static("de"))
+            .with_header(CONTENT_LOCATION, HeaderValue::from_static("/orders/last"))
+            .with_header(ETAG, HeaderValue::from_static("\"1\"")))
+    })
+    .await;
     let first = shop.order("\"k\"", 5).await;
+    assert_eq!(first.status, 201);
+    let named = [
+        ("content-type", "application/json"),
+        ("content-language", "de"),
+        ("content-location", "/orders/last"),
+        ("etag", "\"1\""),
+    ];
     for _ in 0..3 {
         let again = shop.order("\"k\"", 5).await;
         assert!(again.is_replayed(), "{again:?}");
         assert_eq!((again.status, &again.body), (first.status, &first.body));
-        for name in ["location", "content-type", "content-length"] {
+        for (name, value) in named {
+            assert_eq!((first.header(name), again.header(name)), (value, value), "{name}");
+        }
+        assert!(first.header("location").starts_with("/orders/"));
+        for name in ["location", "content-length"] {
             assert_eq!(again.header(name), first.header(name), "{name}");
         }
     }

@@ -13,6 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 super::on_both!(
     t28_whoever_is_turned_away_before_the_key_is_looked_at_gets_no_stored_reply,
     t34_a_key_is_nowhere_in_clear_and_its_characters_do_nothing,
+    t34_in_the_layer_a_key_is_nowhere_in_clear_and_its_characters_do_nothing,
     a_sealed_reply_is_unreadable_in_the_database_and_whole_for_the_client,
     a_sealed_reply_opens_in_its_own_row_only,
 );
@@ -95,8 +96,47 @@ impl Log {
     }
 }
 
+/// A key that can be found wherever it is.
+const CANARY: &str = "\"canary-4711'; DROP TABLE inbox_operations; -- %s $1 ?\"";
+
+/// Checks that nobody has shown the key. The client's own request is logged by nobody here, the test's client
+/// included.
+#[track_caller]
+fn is_shown_nowhere(log: &Log, answers: &str, recorded: &Recorded) {
+    let (log, metrics) = (log.text(), recorded.series("counterfoil_").join("\n"));
+    for (place, text) in [("log", &*log), ("answers", answers), ("metrics", &metrics)] {
+        let found: Vec<&str> = text.lines().filter(|line| line.contains("canary-4711")).collect();
+        assert!(found.is_empty(), "{place}: {found:?}");
+    }
+}
+
+async fn t34_in_the_layer_a_key_is_nowhere_in_clear_and_its_characters_do_nothing<C: Shopping>() {
+    let (log, recorded) = (Log::install(), Recorded::install());
+    let database = C::database();
+    let front = Idempotency::new(policy(), C::pool(&database)).expect("a good policy");
+    let shop = Server::layered(&front, async |run| match run {
+        1 => panic!("a fault of the handler in the layer"),
+        _ => axum::response::IntoResponse::into_response(format!("run {run}")),
+    })
+    .await;
+    let mut shown = String::new();
+    for (cents, status) in [(5, 500), (5, 200), (5, 200), (6, 422)] {
+        let answer = shop.order(CANARY, cents).await;
+        assert_eq!(answer.status, status);
+        shown += &format!("{answer:?}");
+    }
+    let conn = &mut C::connection(&database);
+    let everything = if C::NAME == "postgres" {
+        "inbox_requests AS r WHERE r::text LIKE '%canary-4711%'"
+    } else {
+        "inbox_requests WHERE concat(consumer, scope, operation, owner, reply) LIKE '%canary-4711%'"
+    };
+    assert_eq!((C::count(conn, "inbox_requests"), C::count(conn, everything)), (1, 0));
+    assert!(log.text().contains("the handler panicked"), "{}", log.text());
+    is_shown_nowhere(&log, &shown, &recorded);
+}
+
 async fn t34_a_key_is_nowhere_in_clear_and_its_characters_do_nothing<C: Shopping>() {
-    const KEY: &str = "canary-4711'; DROP TABLE inbox_operations; -- %s $1 ?";
     let (log, recorded) = (Log::install(), Recorded::install());
     let database = C::database();
     let shop = Server::start(policy(), C::pool(&database), |tx: &mut C, order: &Order| {
@@ -106,11 +146,10 @@ async fn t34_a_key_is_nowhere_in_clear_and_its_characters_do_nothing<C: Shopping
         place(tx, order)
     })
     .await;
-    let header = format!("\"{KEY}\"");
     let trouble = r#"{"item":"trouble","cents":5}"#;
-    let mut shown = format!("{:?}", shop.post("/orders", &header, trouble).await);
+    let mut shown = format!("{:?}", shop.post("/orders", CANARY, trouble).await);
     for (cents, status) in [(5, 201), (5, 201), (6, 422)] {
-        let answer = shop.order(&header, cents).await;
+        let answer = shop.order(CANARY, cents).await;
         assert_eq!(answer.status, status);
         shown += &format!("{answer:?}");
     }
@@ -122,17 +161,8 @@ async fn t34_a_key_is_nowhere_in_clear_and_its_characters_do_nothing<C: Shopping
     };
     assert_eq!(C::count(conn, "inbox_operations"), 1);
     assert_eq!(C::count(conn, everything), 0);
-    let log = log.text();
-    assert!(log.contains("the request failed"), "the failure is logged:\n{log}");
-    for (place, text) in [
-        ("log", &log),
-        ("answers", &shown),
-        ("metrics", &recorded.series("counterfoil_").join("\n")),
-    ] {
-        // The client's own request is logged by nobody here, the test's client included.
-        let found: Vec<&str> = text.lines().filter(|line| line.contains("canary-4711")).collect();
-        assert!(found.is_empty(), "{place}: {found:?}");
-    }
+    assert!(log.text().contains("the request failed"), "{}", log.text());
+    is_shown_nowhere(&log, &shown, &recorded);
 }
 
 #[derive(Debug)]
