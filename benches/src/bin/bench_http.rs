@@ -16,8 +16,9 @@ use axum::{Json, Router};
 use benches::{Figures, Fixture, Paid, Payments};
 use bytes::Bytes;
 use clap::Parser;
-use db::{Backend, Db};
-use diesel::PgConnection;
+use db::{Backend, CallError, Db};
+use diesel::sql_types::Integer;
+use diesel::{IntoSql, PgConnection, RunQueryDsl};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -26,7 +27,8 @@ use inbox::http::{Caller, Failed, Idempotency, Idempotent, Policy, Reply};
 use tokio::net::TcpListener;
 
 /// Posts payments to two routes in turn. `first_ratio` is first requests with a key / requests to the same
-/// handler without one, `replay_ratio` repeats / first requests.
+/// handler without one, `replay_ratio` repeats / first requests. `floor_ratio` is the same handler without a key and with
+/// two statements that do nothing / without them: what is left of it whatever the two of a key do.
 #[derive(Parser)]
 struct Options {
     /// Requests in each measurement: few, because what else the machine does changes within seconds, and that is in
@@ -78,7 +80,27 @@ enum Undone {
 async fn bare(State(shop): State<Shop>, Json(paid): Json<Paid>) -> Response {
     let booked =
         shop.db.call(move |conn| conn.write(|tx| book(tx, &paid).map_err(Undone::Handler)));
-    match booked.await {
+    answer(booked.await)
+}
+
+/// With a look at nothing before it, and a row of nothing behind it.
+async fn empty(State(shop): State<Shop>, Json(paid): Json<Paid>) -> Response {
+    let nothing = |tx: &mut PgConnection| {
+        diesel::select(1_i32.into_sql::<Integer>()).execute(tx).map(drop).map_err(Undone::Database)
+    };
+    let booked = shop.db.call(move |conn| {
+        conn.write(|tx| {
+            nothing(tx)?;
+            let reply = book(tx, &paid).map_err(Undone::Handler)?;
+            nothing(tx)?;
+            Ok(reply)
+        })
+    });
+    answer(booked.await)
+}
+
+fn answer(booked: Result<Reply, CallError<Undone>>) -> Response {
+    match booked {
         Ok(reply) => reply.into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
@@ -151,6 +173,7 @@ async fn main() -> Result<()> {
     let router = Router::new()
         .route("/keyed", post(keyed))
         .route("/bare", post(bare))
+        .route("/empty", post(empty))
         .layer(middleware::from_fn(authenticated))
         .with_state(Shop { db, front });
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -167,29 +190,34 @@ async fn main() -> Result<()> {
 
 async fn rounds(bench: &Bench, options: &Options, fixture: &Fixture) -> Result<Figures> {
     let Options { requests, rounds, .. } = *options;
-    let mut rates: [Vec<f64>; 3] = Default::default();
+    let mut rates: [Vec<f64>; 4] = Default::default();
     let mut from = 0;
     for round in 0..=rounds {
         fixture.tidy()?;
-        let (bares, keyeds) = (from..from + requests, from + requests..from + 2 * requests);
-        from += 2 * requests;
+        let numbers = [0, 1, 2].map(|nth| from + nth * requests..from + (nth + 1) * requests);
+        from += 3 * requests;
+        let [mut bare, mut empty, mut first] = [0.0; 3];
         // Who goes first changes from round to round.
-        let (bare, first) = if round % 2 == 0 {
-            let bare = bench.post("/bare", bares).await?;
-            (bare, bench.post("/keyed", keyeds.clone()).await?)
-        } else {
-            let first = bench.post("/keyed", keyeds.clone()).await?;
-            (bench.post("/bare", bares).await?, first)
-        };
+        for turn in [round, round + 1, round + 2].map(|turn| turn % 3) {
+            let (path, rate) =
+                [("/bare", &mut bare), ("/empty", &mut empty), ("/keyed", &mut first)]
+                    .into_iter()
+                    .nth(turn)
+                    .context("three of them")?;
+            *rate = bench.post(path, numbers[turn].clone()).await?;
+        }
         ensure!(bench.replayed() == 0, "a first request got an earlier reply");
+        let [.., keyeds] = numbers;
         let replay = bench.post("/keyed", keyeds).await?;
         ensure!(bench.replayed() == requests, "a repeat ran its handler");
         if round == 0 {
             // The first round warms everything up.
             continue;
         }
-        println!("round {round}: bare {bare:.0}/s, first {first:.0}/s, replay {replay:.0}/s");
-        for (rates, rate) in rates.iter_mut().zip([bare, first, replay]) {
+        println!(
+            "round {round}: bare {bare:.0}/s, empty {empty:.0}/s, first {first:.0}/s, replay {replay:.0}/s"
+        );
+        for (rates, rate) in rates.iter_mut().zip([bare, first, replay, empty]) {
             rates.push(rate);
         }
     }
@@ -199,10 +227,11 @@ async fn rounds(bench: &Bench, options: &Options, fixture: &Fixture) -> Result<F
         Figures::median(&each)
     };
     let mut figures = Figures::default();
-    for (name, rates) in ["bare", "first", "replay"].iter().zip(&rates) {
+    for (name, rates) in ["bare", "first", "replay", "empty"].iter().zip(&rates) {
         figures.note(&format!("{name}_per_s"), Figures::median(rates));
     }
     figures.note("first_ratio", ratio(1, 0));
     figures.note("replay_ratio", ratio(2, 1));
+    figures.note("floor_ratio", ratio(3, 0));
     Ok(figures)
 }
