@@ -39,49 +39,60 @@ impl<C: InboxConnection> Engine<C> {
         loop {
             let error = match replies.send(reply.clone()).await {
                 Ok(Replied::Unsendable) if result.is_some() && !told_short => {
-                    self.replied(Replied::Unsendable, queue);
+                    self.replied(task, Replied::Unsendable, queue);
                     (reply, told_short) = (reply::without_result(&reply), true);
                     continue;
                 }
                 Ok(replied) => {
-                    self.replied(replied, queue);
+                    self.replied(task, replied, queue);
                     return None;
                 }
                 Err(error) => error,
             };
             let Some(lost) = lost else {
                 // A retried one is the broker's no more: its sender, who asks again, is told.
-                self.replied(Replied::Lost, queue);
+                self.replied(task, Replied::Lost, queue);
                 return None;
             };
             if lost.is_cancelled() {
                 return Some(Ending::Unsettled);
             }
-            if let Some(ending) = self.wait(&mut patience, &format!("cannot reply: {error}")).await
-            {
+            let reason = format!("cannot reply: {error}");
+            if let Some(ending) = self.wait(task, &mut patience, &reason).await {
                 return Some(ending);
             }
         }
     }
 
-    fn replied(&self, replied: Replied, queue: &str) {
+    fn replied(&self, task: &Task<C>, replied: Replied, queue: &str) {
         self.telemetry.replied(replied);
-        let consumer = &self.consumer;
+        let (consumer, message_id) = (&self.consumer, task.message_id());
         match replied {
             Replied::Sent => {}
             Replied::Refused | Replied::Lost => {
                 tracing::debug!(
                     consumer,
+                    message_id,
                     queue,
                     outcome = replied.as_str(),
                     "a reply did not arrive"
                 );
             }
             Replied::Unsendable => {
-                tracing::warn!(consumer, queue, "a reply is larger than the broker carries");
+                tracing::warn!(
+                    consumer,
+                    message_id,
+                    queue,
+                    "a reply is larger than the broker carries"
+                );
             }
             Replied::NotAllowed => {
-                tracing::warn!(consumer, queue, "a command names a queue that may not be answered");
+                tracing::warn!(
+                    consumer,
+                    message_id,
+                    queue,
+                    "a command names a queue that may not be answered"
+                );
             }
         }
     }
@@ -144,7 +155,7 @@ impl<C: InboxConnection> Engine<C> {
 
     /// Says that a message was parked.
     pub(crate) fn parked(&self, task: &Task<C>, reason: Reason, id: i64) {
-        let message_id = task.incoming.message_id.as_deref();
+        let message_id = task.message_id();
         match reason {
             // The usual course of things; what it comes to is said then.
             Reason::Failed | Reason::Early | Reason::Behind => {

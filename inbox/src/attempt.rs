@@ -18,7 +18,7 @@ use crate::error::class_in;
 use crate::failure::chain;
 use crate::parking::{Fault, FaultKind};
 use crate::stale::Stale;
-use crate::unit::Ready;
+use crate::unit::{Ready, Task};
 use crate::{Consumer, Context, DuplicateKind, Failure, OperationVerdict};
 
 /// Between repetitions of a transaction; long enough for the winner to commit.
@@ -131,13 +131,19 @@ impl<C: InboxConnection> Engine<C> {
                 let detail = format!("panicked: {}", panic_text(&*panic));
                 Err(Step::Fault(Fault::new(FaultKind::Retry, detail)))
             }
-            Err(_) => Err(self.hung("preparing", limit)),
+            Err(_) => Err(self.hung(&ready.task, "preparing", limit)),
         }
     }
 
-    fn hung(&self, what: &str, limit: Duration) -> Step {
+    fn hung(&self, task: &Task<C>, what: &str, limit: Duration) -> Step {
         self.telemetry.hung.increment(1);
-        tracing::error!(consumer = self.consumer, ?limit, what, "a handler gave no answer in time");
+        tracing::error!(
+            consumer = self.consumer,
+            message_id = task.message_id(),
+            ?limit,
+            what,
+            "a handler gave no answer in time"
+        );
         Step::Fault(Fault::new(FaultKind::Hung, format!("{what} took longer than {limit:?}")))
     }
 
@@ -153,11 +159,11 @@ impl<C: InboxConnection> Engine<C> {
         });
         match done.await {
             Ok(verdict) => Ok(verdict),
-            Err(error) => Err(self.remedy(error)),
+            Err(error) => Err(self.remedy(&ready.task, error)),
         }
     }
 
-    fn remedy(&self, error: CallError<(Abort, bool)>) -> Remedy {
+    fn remedy(&self, task: &Task<C>, error: CallError<(Abort, bool)>) -> Remedy {
         match error {
             CallError::Work((abort, begun)) => of_abort(abort, begun),
             CallError::Panicked { message } => {
@@ -165,7 +171,7 @@ impl<C: InboxConnection> Engine<C> {
                 Remedy::fault(FaultKind::Retry, format!("panicked: {message}"))
             }
             // Its transaction may still commit: the retry finds out.
-            CallError::TimedOut { after } => Remedy::Step(self.hung("applying", after)),
+            CallError::TimedOut { after } => Remedy::Step(self.hung(task, "applying", after)),
             CallError::PoolExhausted { after, reason } => {
                 Remedy::wait(format!("no database connection within {after:?}: {reason}"))
             }

@@ -176,7 +176,7 @@ impl<C: InboxConnection> Engine<C> {
                     return End::of(Ending::Unsettled, attempts);
                 }
                 Tried::Step(Step::Wait(reason), _) => {
-                    if let Some(ending) = self.wait(patience, &reason).await {
+                    if let Some(ending) = self.wait(task, patience, &reason).await {
                         return End::of(ending, attempts);
                     }
                 }
@@ -273,7 +273,8 @@ impl<C: InboxConnection> Engine<C> {
                 Ok(None) => return Ending::Overtaken,
                 Err(error) => error,
             };
-            if let Some(ending) = self.wait(patience, &format!("cannot park: {error}")).await {
+            let reason = format!("cannot park: {error}");
+            if let Some(ending) = self.wait(task, patience, &reason).await {
                 return ending;
             }
         }
@@ -281,12 +282,19 @@ impl<C: InboxConnection> Engine<C> {
 
     /// A pause that spends no attempt, keeping the place: while the database is away nobody else needs
     /// it. The ending where there is nothing more to wait for.
-    pub(crate) async fn wait(&self, patience: &mut Patience, reason: &str) -> Option<Ending> {
+    pub(crate) async fn wait(
+        &self,
+        task: &Task<C>,
+        patience: &mut Patience,
+        reason: &str,
+    ) -> Option<Ending> {
+        let message_id = task.message_id();
         let waited = patience.since.get_or_insert_with(Instant::now).elapsed();
         let Some(left) = self.settings.hold.checked_sub(waited).filter(|left| !left.is_zero())
         else {
             tracing::error!(
                 consumer = self.consumer,
+                message_id,
                 reason,
                 ?waited,
                 "gave a message back unsettled"
@@ -300,6 +308,7 @@ impl<C: InboxConnection> Engine<C> {
         if patience.waits.is_power_of_two() {
             tracing::warn!(
                 consumer = self.consumer,
+                message_id,
                 reason,
                 ?pause,
                 "waiting with a message in hand"

@@ -13,7 +13,7 @@ use crate::lot::Lot;
 use crate::receiving::{Receiving, check_schema};
 use crate::reply::Replies;
 use crate::route::Routes;
-use crate::{Builder, Consumer, Ended, RunError, Settings};
+use crate::{Builder, Consumer, Ended, OnReplay, RunError, Settings, telemetry};
 
 /// Receives from one queue and applies each operation once.
 ///
@@ -120,11 +120,19 @@ impl<C: InboxConnection> Inbox<C> {
         Ok(endings)
     }
 
+    /// The kinds it has handlers for, sorted, with what a replay may do with each. The same is in the metric
+    /// `counterfoil_inbox_handlers`.
+    #[must_use]
+    pub fn handlers(&self) -> Vec<(&'static str, OnReplay)> {
+        self.routes.handlers()
+    }
+
     /// Takes its counters from the recorder that is installed by now.
     fn engine(&self, observer: Option<Observer>) -> Arc<Engine<C>> {
         let (consumer, db, settings) =
             (self.consumer.clone(), self.db.clone(), self.settings.clone());
         let (routes, replies) = (self.routes.clone(), self.replies.clone());
+        telemetry::handlers(&consumer, &self.handlers());
         Arc::new(Engine::new(consumer, db, settings, routes, observer, replies))
     }
 }

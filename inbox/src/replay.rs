@@ -15,6 +15,17 @@ pub enum OnReplay {
     SideEffects,
 }
 
+impl OnReplay {
+    /// As used as a metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReplaySafe => "replay_safe",
+            Self::SideEffects => "side_effects",
+        }
+    }
+}
+
 /// A replay as its headers tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Replayed<'a> {

@@ -50,6 +50,14 @@ pub(crate) struct Routes<C> {
 }
 
 impl<C> Routes<C> {
+    /// The kinds, sorted, with what a replay may do with each.
+    pub(crate) fn handlers(&self) -> Vec<(&'static str, OnReplay)> {
+        let mut handlers: Vec<_> =
+            self.by_kind.iter().map(|(kind, route)| (*kind, route.on_replay())).collect();
+        handlers.sort_unstable_by_key(|(kind, _)| *kind);
+        handlers
+    }
+
     pub(crate) fn job(&self, incoming: &Incoming) -> Result<Job<C>, Refusal> {
         let Some(kind) = incoming.kind.as_deref() else {
             let detail = "the message names no kind (AMQP property `type`)";

@@ -50,7 +50,7 @@ impl<C: InboxConnection> Engine<C> {
                 }
                 Err(error) => {
                     let reason = format!("cannot count a redelivery: {error}");
-                    if let Some(ending) = self.wait(patience, &reason).await {
+                    if let Some(ending) = self.wait(task, patience, &reason).await {
                         return Err(ending);
                     }
                 }

@@ -1,16 +1,16 @@
 //! Metric names of this crate. Those of deliveries carry the label `consumer`, those of state machines
-//! `machine`; none a key, a kind or an id.
+//! `machine`; none a key or an id, nor a kind that has no handler.
 
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::DuplicateKind;
-use crate::effect::{Answer, Ending as EffectEnding, LookedAfter};
+use crate::effect::{Answer, CallEnded, Ending as EffectEnding, LookedAfter};
 use crate::ending::{End, Ending};
 use crate::reply::Replied;
 use crate::retention::Purged;
 use crate::spike::Seen;
+use crate::{DuplicateKind, OnReplay};
 
 /// Deliveries by how they ended; label `ending`, see [`Ending::as_str`].
 pub const DELIVERIES: &str = "counterfoil_inbox_deliveries_total";
@@ -52,11 +52,18 @@ pub const SUBSCRIPTIONS_LOST: &str = "counterfoil_inbox_subscriptions_lost_total
 /// Seconds from receipt to the answer, attempts and pauses included.
 pub const SECONDS: &str = "counterfoil_inbox_receive_to_answer_seconds";
 
+/// 1 for each handler; labels `kind`, and `on_replay` for what a replay may do with it, see
+/// [`OnReplay::as_str`].
+pub const HANDLERS: &str = "counterfoil_inbox_handlers";
+
 /// Effects by how a demand for one, or a question about one, ended; label `ending`, see
 /// [`effect::Ending::as_str`](crate::effect::Ending::as_str).
 pub const EFFECTS: &str = "counterfoil_inbox_effects_total";
 /// Effects whose outcome is unknown, at the last look; those that wait for a person are among them.
 pub const EFFECTS_UNKNOWN: &str = "counterfoil_inbox_effects_unknown";
+/// Seconds that a call to a provider took; label `ended`: `answered`, whatever the provider said, `timed_out`,
+/// `panicked`, or `not_begun` where its time was over before.
+pub const EFFECT_CALL_SECONDS: &str = "counterfoil_inbox_effect_call_seconds";
 /// Effects that wait for a person's decision, at the last look.
 pub const EFFECTS_IN_REVIEW: &str = "counterfoil_inbox_effects_in_review";
 
@@ -69,6 +76,13 @@ pub const TRANSITIONS: &str = "counterfoil_inbox_transitions_total";
 /// static.
 pub(crate) fn transition(machine: &'static str, verdict: &'static str) {
     counter!(TRANSITIONS, "machine" => machine, "verdict" => verdict).increment(1);
+}
+
+/// Says which handlers there are. Nothing else lists what is safe to replay.
+pub(crate) fn handlers(consumer: &str, handlers: &[(&'static str, OnReplay)]) {
+    for (kind, on_replay) in handlers {
+        gauge!(HANDLERS, "consumer" => consumer.to_owned(), "kind" => *kind, "on_replay" => on_replay.as_str()).set(1.0);
+    }
 }
 
 /// Handles kept for the life of an inbox: a lookup by name per delivery costs more than the count.
@@ -175,6 +189,7 @@ pub(crate) struct EffectTelemetry {
     endings: [Counter; EffectEnding::ALL.len()],
     unknown: Gauge,
     in_review: Gauge,
+    calls: [Histogram; CallEnded::ALL.len()],
 }
 
 impl EffectTelemetry {
@@ -185,6 +200,15 @@ impl EffectTelemetry {
             ),
             unknown: gauge!(EFFECTS_UNKNOWN, "consumer" => consumer.to_owned()),
             in_review: gauge!(EFFECTS_IN_REVIEW, "consumer" => consumer.to_owned()),
+            calls: CallEnded::ALL.map(|ended| {
+                histogram!(EFFECT_CALL_SECONDS, "consumer" => consumer.to_owned(), "ended" => ended.as_str())
+            }),
+        }
+    }
+
+    pub(crate) fn called(&self, ended: CallEnded, after: Duration) {
+        if let Some(at) = CallEnded::ALL.iter().position(|candidate| *candidate == ended) {
+            self.calls[at].record(after);
         }
     }
 

@@ -84,6 +84,11 @@ impl<C> Task<C> {
         }
     }
 
+    /// The identity of its record, where it has one: what a log line names it by.
+    pub(crate) fn message_id(&self) -> Option<&str> {
+        self.incoming.message_id.as_deref()
+    }
+
     /// The ordering key as far as it is known without decoding.
     pub(crate) fn key(&self) -> Option<&str> {
         self.key.as_deref()

@@ -8,6 +8,7 @@ mod building;
 mod commands;
 mod commands_given_up;
 mod consumer;
+mod counted;
 mod diesel_async;
 mod duplicates;
 mod effects;

@@ -1,7 +1,7 @@
 //! Deliveries made by hand.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -33,6 +33,7 @@ pub struct Feed {
 struct Answers {
     given: Mutex<HashMap<u64, Answer>>,
     witness: Mutex<Option<Witness>>,
+    lost: AtomicBool,
 }
 
 impl Answers {
@@ -91,6 +92,11 @@ impl Feed {
         change(&mut delivery);
         self.send.send(delivery).expect("the feed is open");
         number
+    }
+
+    /// Whether answers are lost on the way from now on.
+    pub fn lose_answers(&self, lost: bool) {
+        self.answers.lost.store(lost, Ordering::SeqCst);
     }
 
     /// How a delivery was answered; `None` while it is not.
@@ -157,6 +163,9 @@ impl Acker {
 #[async_trait]
 impl Acknowledge for Acker {
     async fn ack(self: Box<Self>) -> Result<(), Unavailable> {
+        if self.answers.lost.load(Ordering::SeqCst) {
+            return Err(Unavailable::Lost { source: "the connection broke".into() });
+        }
         self.answer(Answer::Ack);
         Ok(())
     }

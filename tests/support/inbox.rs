@@ -185,6 +185,10 @@ pub struct Told {
     pub ending: Ending,
     /// How often its handler ran.
     pub attempts: u32,
+    /// Whether it was parked before.
+    pub retried: bool,
+    /// Whether the broker took the answer.
+    pub answered: bool,
 }
 
 /// A running inbox.
@@ -202,8 +206,13 @@ impl Running {
         let inbox = builder
             .observe(move |ended| {
                 let message_id = ended.message_id.map(str::to_owned);
-                let _ =
-                    tell.send(Told { message_id, ending: ended.ending, attempts: ended.attempts });
+                let _ = tell.send(Told {
+                    message_id,
+                    ending: ended.ending,
+                    attempts: ended.attempts,
+                    retried: ended.retried,
+                    answered: ended.answered,
+                });
             })
             .build()
             .expect("builds");

@@ -118,7 +118,39 @@ pub(crate) enum Ended<T> {
     Panicked(String),
 }
 
+/// The same for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallEnded {
+    Answered,
+    NotBegun,
+    TimedOut,
+    Panicked,
+}
+
+impl CallEnded {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Answered, Self::NotBegun, Self::TimedOut, Self::Panicked];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::NotBegun => "not_begun",
+            Self::TimedOut => "timed_out",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
 impl<T> Ended<T> {
+    pub(crate) const fn kind(&self) -> CallEnded {
+        match self {
+            Self::Answered(_) => CallEnded::Answered,
+            Self::NotBegun => CallEnded::NotBegun,
+            Self::TimedOut => CallEnded::TimedOut,
+            Self::Panicked(_) => CallEnded::Panicked,
+        }
+    }
+
     /// Why there is no answer, for people.
     pub(crate) fn answer(self) -> Result<T, CallFailure> {
         match self {

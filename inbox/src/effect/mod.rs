@@ -91,6 +91,7 @@ pub use settings::Settings;
 pub use state::{Policy, State};
 
 pub(crate) use backend::EffectBackend;
+pub(crate) use call::CallEnded;
 pub(crate) use effects::Shared;
 pub(crate) use error::{Course, course_in};
 pub(crate) use held::Held;

@@ -132,7 +132,10 @@ impl One<'_> {
         F: FnOnce(ProviderKey) -> Fut + Send,
         Fut: Future<Output = Result<R, CallFailure>> + Send,
     {
-        let ended = bounded(until, || call(ticket.key)).await.answer().unwrap_or_else(Err);
+        let since = Instant::now();
+        let ended = bounded(until, || call(ticket.key)).await;
+        self.effects.shared.telemetry.called(ended.kind(), since.elapsed());
+        let ended = ended.answer().unwrap_or_else(Err);
         let (outcome, unwritable) = match &ended {
             Ok(result) => match written(result) {
                 Ok(json) => (Outcome::Done(json), None),

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use inbox::BuildError;
 use inbox::effect::admin::{Decision, Order, decide};
 use inbox::effect::{
     Answer, CallFailure, EffectError, Effects, Ending, Policy, Reconciled, Reconciler, Settings,
     State,
 };
-use inbox::telemetry::EFFECTS;
+use inbox::telemetry::{EFFECT_CALL_SECONDS, EFFECTS, EFFECTS_IN_REVIEW, EFFECTS_UNKNOWN};
+use inbox::{BuildError, Consumer};
 use support::effects::{
     CHARGE, Provider, all, effects, effects_with, failed, lose, lost, of_consumer, only, operation,
 };
@@ -31,6 +31,7 @@ on_both!(
     a_result_that_cannot_be_written_or_read_is_never_called_for_again,
     a_name_that_cannot_be_stored_is_refused_before_anything_is_called,
     each_ending_is_counted,
+    calls_are_timed_by_how_they_ended_and_what_is_open_is_shown,
 );
 
 async fn an_effect_is_performed_once_and_its_result_is_given_again<C: Store>() {
@@ -282,4 +283,28 @@ async fn each_ending_is_counted<C: Store>() {
         let series = format!("{EFFECTS} consumer={consumer},ending={}", ending.as_str());
         assert_eq!(recorded.counter(&series), Some(count), "{series}");
     }
+}
+
+async fn calls_are_timed_by_how_they_ended_and_what_is_open_is_shown<C: Store>() {
+    let recorded = Recorded::install();
+    let database = C::database();
+    let consumer = format!("timed-{}", C::NAME);
+    let effects = of_consumer::<C>(&database, &consumer, "o1");
+    let named = |name: &str| format!("{name} consumer={consumer}");
+    effects.once("a", async |_| Ok(())).await.expect("done");
+    failed(effects.once("b", async |_| Err::<(), _>(CallFailure::refused("no"))).await);
+    failed(effects.once("c", async |_| -> Result<(), CallFailure> { panic!("oh") }).await);
+    let short = Duration::from_millis(50);
+    let hung = effects.effect("d").reconciled().deadline(short);
+    failed(hung.once(async |_| std::future::pending::<Result<(), _>>().await).await);
+    for (ended, count) in [("answered", 2), ("panicked", 1), ("timed_out", 1), ("not_begun", 0)] {
+        let series = named(EFFECT_CALL_SECONDS) + ",ended=" + ended;
+        assert_eq!(recorded.counter(&series), Some(count), "{series}");
+    }
+    let pool = C::pool(&database);
+    let reconciler = Reconciler::new(pool, Consumer(&consumer), Settings::default());
+    reconciler.expect("settings that can work").round().await.expect("looks");
+    // What panicked and what got no answer; of these the first is a person's, the other one can be asked about.
+    let (unknown, in_review) = (named(EFFECTS_UNKNOWN), named(EFFECTS_IN_REVIEW));
+    assert_eq!((recorded.gauge(&unknown), recorded.gauge(&in_review)), (Some(2.0), Some(1.0)));
 }
