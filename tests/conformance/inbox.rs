@@ -22,6 +22,7 @@ mod idle;
 mod once;
 mod once_concurrent;
 mod ordered;
+mod own_constraint;
 mod parking;
 mod rebuilt;
 mod replayed;

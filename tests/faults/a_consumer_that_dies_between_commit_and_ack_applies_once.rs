@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use diesel::{PgConnection, SqliteConnection};
-use inbox::Ending;
+use inbox::{DuplicateKind, Ending};
 use support::broker::{Corner, rabbitmq};
 use support::inbox::{Payment, Running, Store, crediting};
 use support::process::binary;
@@ -53,6 +53,10 @@ async fn scenario<C: Store>(point: &'static str, expected: Ending) {
         Running::start(crediting(C::pool(&database), Arc::new(corner.broker.clone()), &queue));
     assert_eq!(running.next().await.ending, expected);
     assert_eq!(C::credits(conn, "a"), [50]);
+    let redelivered = i64::from(expected == Ending::Duplicate);
+    let stored = C::stored(conn, "p1").expect("applied");
+    assert_eq!(stored.duplicates_of(DuplicateKind::Redelivery), redelivered);
+    assert_eq!(stored.duplicates, redelivered);
     assert_eq!(running.stop().await, []);
     assert_eq!(corner.depth(&queue).await, 0);
     corner.clean().await;
