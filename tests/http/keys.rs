@@ -55,6 +55,9 @@ async fn t04_a_value_that_is_no_quoted_string_is_400_and_never_500<C: Shopping>(
     // One key in two forms is one key.
     assert!(shop.order(&format!("\"{uuid}\""), 5).await.is_replayed());
     shop.order("a,b", 5).await.expect_problem(400, "bad-key");
+    // A key as people write it: with quotes to everybody, without to the lenient.
+    assert_eq!(shop.order("order_456_payment_attempt_1", 5).await.status, 201);
+    assert!(shop.order("\"order_456_payment_attempt_1\"", 5).await.is_replayed());
 }
 
 async fn t05_an_empty_long_foreign_or_repeated_key_is_400<C: Shopping>() {

@@ -16,7 +16,7 @@
 //!
 //! ```
 //! use inbox::Consumer;
-//! use inbox::effect::{CallFailure, Effects};
+//! use inbox::effect::{CallFailure, Compensated, Effects};
 //! use message::OperationKey;
 //!
 //! # use diesel::SqliteConnection;
@@ -49,6 +49,17 @@
 //!         Err::<u32, _>(CallFailure::refused("the card was declined"))
 //!     });
 //!     assert!(charge.await.is_err_and(|error| error.to_string().contains("declined")));
+//! }
+//!
+//! // What was done is undone once, whoever calls for it and how often; what nobody had done is called off.
+//! for effect in ["confirmation-email", "confirmation-email", "parcel"] {
+//!     let undone = effects.effect(effect).repeat_safe().compensate(|key, receipt: String| async move {
+//!         Ok(format!("{receipt}, withdrawn as {key}"))
+//!     });
+//!     match undone.await? {
+//!         Compensated::Undone(told) => assert!(told.contains(", withdrawn as ")),
+//!         other => assert_eq!((effect, other), ("parcel", Compensated::CalledOff)),
+//!     }
 //! }
 //! # for end in ["", "-wal", "-shm"] { let _ = std::fs::remove_file(format!("{url}{end}")); }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
