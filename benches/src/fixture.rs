@@ -140,10 +140,18 @@ impl Fixture {
     /// # Errors
     /// When the database refuses.
     pub fn tidy(&self) -> Result<()> {
+        self.vacuum()?;
+        self.execute("CHECKPOINT")
+    }
+
+    /// The same for measurements so short that no server has a checkpoint before each: after one every page that is
+    /// touched for the first time is logged whole, and keys in no order touch a page each.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn vacuum(&self) -> Result<()> {
         // Each on its own: several statements in one call are one transaction.
-        for step in
-            ["VACUUM ANALYZE outbox_messages", "VACUUM ANALYZE outbox_cursors", "CHECKPOINT"]
-        {
+        for step in ["VACUUM ANALYZE outbox_messages", "VACUUM ANALYZE outbox_cursors"] {
             self.execute(step)?;
         }
         Ok(())

@@ -3,9 +3,7 @@
 #[non_exhaustive]
 pub enum MigrationFailed {
     /// The database refused a statement or could not be used.
-    #[error(
-        "the database refused: {0}; the role that migrates must own the schema or may CREATE in it"
-    )]
+    #[error("the database refused: {0}; {hint}", hint = hint(.0))]
     Database(#[from] diesel::result::Error),
     /// One migration failed.
     #[error("migration {name} failed: {source}")]
@@ -32,7 +30,7 @@ pub enum MigrationFailed {
 pub enum SchemaError {
     /// There are no tables of ours where the connection looks.
     #[error(
-        "no Counterfoil tables on this connection's search path; run `relay migrate` (or migrations::run) on this database"
+        "no Counterfoil tables in this database (on PostgreSQL: on the connection's search path); run `relay migrate` (or migrations::run) on it"
     )]
     Missing,
     /// Migrations are still to be run.
@@ -63,4 +61,12 @@ pub enum SchemaError {
     /// The embedded files are broken.
     #[error("the embedded migrations cannot be read: {0}")]
     Embedded(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn hint(error: &diesel::result::Error) -> &'static str {
+    if error.to_string().contains("database is locked") {
+        "another process is writing to it; try again when it has finished"
+    } else {
+        "the role that migrates must own the schema or may CREATE in it"
+    }
 }

@@ -98,7 +98,7 @@ async fn without_a_caller_nothing_is_shared_and_the_application_is_told<C: Shopp
     let misconfigured = format!("{REQUESTS} policy={},ending=misconfigured", strict.name);
     let shop = Server::start(strict, C::pool(&database), place::<C>).await;
     let nobody = [("idempotency-key", "\"k\""), JSON, ("x-user", "nobody")];
-    shop.send(Method::POST, "/orders", &nobody, PEN).await.expect_problem(500, "failed");
+    shop.send(Method::POST, "/orders", &nobody, PEN).await.expect_problem(500, "misconfigured");
     assert_eq!((shop.runs(), recorded.counter(&misconfigured)), (0, Some(1)));
     assert_eq!(C::count(&mut C::connection(&database), "inbox_operations"), 0);
     let mut shared = policy();

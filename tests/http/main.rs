@@ -13,6 +13,7 @@ mod clocks;
 mod concurrent;
 mod contents;
 mod cut;
+mod effects;
 mod expiry;
 mod failing;
 mod figures;
@@ -24,6 +25,7 @@ mod outrun;
 mod replies;
 mod secrets;
 mod unkept;
+mod unusable;
 
 /// One test per scenario and database. A scenario is an async function over its connection type.
 macro_rules! on_both {

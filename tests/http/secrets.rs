@@ -1,14 +1,13 @@
 //! What must not be seen: other people's replies, and keys in clear.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::http::{Method, StatusCode};
 use inbox::http::telemetry::REQUESTS;
 use inbox::http::{Failed, Idempotency, Reply, Seal};
 use support::http::{JSON, Order, Server, Shopping, place, policy};
+use support::logged::Log;
 use support::recorded::Recorded;
-use tracing_subscriber::fmt::MakeWriter;
 
 super::on_both!(
     t28_whoever_is_turned_away_before_the_key_is_looked_at_gets_no_stored_reply,
@@ -50,49 +49,6 @@ async fn t28_whoever_is_turned_away_before_the_key_is_looked_at_gets_no_stored_r
         }
         assert!(shop.order("\"k\"", 5).await.is_replayed(), "and given again");
         assert_eq!(shop.runs(), 1);
-    }
-}
-
-/// Everything that is logged in this process.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Log {
-    /// One for the process: tests share it where they share that.
-    fn install() -> Self {
-        static LOG: std::sync::OnceLock<Log> = std::sync::OnceLock::new();
-        let install = || {
-            let log = Self::default();
-            tracing_subscriber::fmt()
-                .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-                .with_writer(log.clone())
-                .with_ansi(false)
-                .init();
-            log
-        };
-        LOG.get_or_init(install).clone()
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().expect("no panic")).into_owned()
     }
 }
 

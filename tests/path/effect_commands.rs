@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use diesel::{PgConnection, SqliteConnection};
-use inbox::effect::{CallFailure, EffectError, Effects, State};
+use inbox::effect::{CallFailure, EffectError, Effects, Policy, State};
 use serde_json::Value;
 use support::commands::{done, json, refused, says};
-use support::effects::{CHARGE, all, effects, failed, lost, pass};
+use support::effects::{CHARGE, all, die, effects, failed, lost, pass};
 use support::inbox::Store;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -15,12 +15,14 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn on_postgres() {
     support::bounded(decided::<PgConnection>()).await;
     support::bounded(reconciled::<PgConnection>()).await;
+    support::bounded(left_behind::<PgConnection>()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite() {
     support::bounded(decided::<SqliteConnection>()).await;
     support::bounded(reconciled::<SqliteConnection>()).await;
+    support::bounded(left_behind::<SqliteConnection>()).await;
 }
 
 async fn charge(effects: &Effects, answer: Result<u32, CallFailure>) -> Result<u32, EffectError> {
@@ -83,7 +85,9 @@ async fn decided<C: Store>() {
     says(&refuses(decide(&ids[0], &["lost", "--reason", "r"])), &["not-done"]);
     says(&refuses(decide(&ids[0], &["failed", "--result", "1", "--reason", "r"])), &["say done"]);
     says(&refuses(decide(&ids[0], &["done", "--result", "{", "--reason", "r"])), &["no JSON"]);
-    says(&refuses(decide(&number, &["done", "--reason", "r"])), &["is done", "not to be decided"]);
+    says(&refuses(decide(&ids[0], &["done", "--reason", "r"])), &["--result null"]);
+    let again = decide(&number, &["done", "--result", "null", "--reason", "r"]);
+    says(&refuses(again), &["is done", "not to be decided"]);
     let dry = decide(&ids[0], &["done", "--result", "5", "--dry-run"]);
     says(&run(dry), &["was unknown and would be done"]);
     let reason = ["--reason", "found in the console"];
@@ -104,7 +108,25 @@ async fn decided<C: Store>() {
     assert_eq!((&line["actor"], &line["consumer"]), (&"anna@desk".into(), &"billing".into()));
     assert_eq!(line["detail"]["operation"], "o1");
     let shown = done(&database, &["effects", "show", &ids[0]]);
-    says(&shown, &["by anna@desk: found in the console"]);
+    says(&shown, &["by anna@desk: found in the console", "relay audit"]);
+    let shown = json(&database, &["effects", "show", &ids[0], "--json"]);
+    assert!(shown["decided_at"].as_str().is_some_and(|at| at.starts_with("20")), "{shown}");
+}
+
+/// Nobody looks after the effects of a service that has neither an inbox nor a reconciler.
+async fn left_behind<C: Store>() {
+    let database = C::database();
+    let list = ["effects", "list", "--in-review"];
+    die(&effects::<C>(&database, "o1"), Policy::Review).await;
+    let under_way = done(&database, &list);
+    assert!(!under_way.contains("outlasted"), "{under_way}");
+    pass(&mut C::connection(&database), HOUR);
+    says(&done(&database, &list), &["no effects fit", "1 further calls", "effects reconcile"]);
+    says(&done(&database, &["effects", "list"]), &["its lease over since"]);
+    done(&database, &["effects", "reconcile"]);
+    let found = done(&database, &list);
+    says(&found, &["for a person"]);
+    assert!(!found.contains("outlasted"), "{found}");
 }
 
 async fn reconciled<C: Store>() {

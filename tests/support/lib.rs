@@ -23,6 +23,7 @@ pub mod gate;
 pub mod http;
 pub mod inbox;
 pub mod ledger;
+pub mod logged;
 pub mod node;
 pub mod orders;
 pub mod pgbouncer;

@@ -192,8 +192,9 @@ async fn rounds(bench: &Bench, options: &Options, fixture: &Fixture) -> Result<F
     let Options { requests, rounds, .. } = *options;
     let mut rates: [Vec<f64>; 4] = Default::default();
     let mut from = 0;
+    fixture.tidy()?;
     for round in 0..=rounds {
-        fixture.tidy()?;
+        fixture.vacuum()?;
         let numbers = [0, 1, 2].map(|nth| from + nth * requests..from + (nth + 1) * requests);
         from += 3 * requests;
         let [mut bare, mut empty, mut first] = [0.0; 3];

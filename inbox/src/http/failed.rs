@@ -16,6 +16,11 @@ pub enum Failed {
 }
 
 impl Failed {
+    /// Rolls back with 500 and this for the log: a text, `anyhow::Error`, anything that can be an error.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Error(source.into())
+    }
+
     /// Rolls back with an answer of the handler's own.
     #[must_use]
     pub fn reply(reply: Reply) -> Self {

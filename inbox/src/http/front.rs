@@ -6,8 +6,9 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use db::Db;
+use db::{CallError, Class, Db};
 use message::Fingerprint;
+use migrations::SchemaError;
 
 use super::backend::HttpConnection;
 use super::identity::{self, Identity};
@@ -69,6 +70,15 @@ impl<C: HttpConnection> Idempotency<C> {
         Ok(Self { shared: Arc::new(Shared { policy, db, consumer, lock, telemetry }) })
     }
 
+    /// Whether the tables are there and current: ask before you serve. Nothing else does; a request that finds them
+    /// missing is answered with 503.
+    ///
+    /// # Errors
+    /// [`SchemaError`] in [`CallError::Work`], which names the remedy; else why the database could not be asked.
+    pub async fn check(&self) -> Result<(), CallError<SchemaError>> {
+        self.shared.db.call(|conn| migrations::check(conn)).await
+    }
+
     /// The policy.
     #[must_use]
     pub fn policy(&self) -> &Policy {
@@ -124,26 +134,19 @@ impl<C: HttpConnection> Shared<C> {
     pub(crate) fn misconfigured(&self, remedy: &str) -> Box<Response> {
         tracing::error!(policy = self.policy.name, reason = remedy, "cannot handle requests");
         self.end(RequestEnding::Misconfigured);
-        Box::new(self.problem(Problem::Failed).into_response())
+        Box::new(self.problem(Problem::Misconfigured).into_response())
     }
 
     /// The answer to a request that was not looked up.
     pub(crate) fn refused(&self, problem: Problem) -> Box<Response> {
-        let ending = match problem {
-            Problem::MissingKey => RequestEnding::MissingKey,
-            Problem::BadKey(_) => RequestEnding::BadKey,
-            Problem::TooLarge => RequestEnding::TooLarge,
-            Problem::UnsupportedMediaType | Problem::BadBody => RequestEnding::BadBody,
-            Problem::Mismatch => RequestEnding::Mismatch,
-            Problem::InProgress => RequestEnding::InProgress,
-            Problem::NotKept => RequestEnding::NotKept,
-            Problem::Failed | Problem::Spent => RequestEnding::Failed,
-            Problem::Interrupted => RequestEnding::Panicked,
-            Problem::Unavailable => RequestEnding::Unavailable,
-            Problem::Unknown => RequestEnding::Unknown,
-        };
-        self.end(ending);
+        self.end(problem.ending());
         Box::new(self.problem(problem).into_response())
+    }
+
+    /// The same to one whose body cannot be read.
+    pub(crate) fn unreadable(&self, fault: &serde_json::Error) -> Box<Response> {
+        self.end(RequestEnding::BadBody);
+        Box::new(Problem::BadBody.reply_over(&self.policy, fault).into_response())
     }
 
     pub(crate) fn problem(&self, problem: Problem) -> Reply {
@@ -177,6 +180,16 @@ impl Waiting {
         self.looks = self.looks.saturating_add(1);
         tokio::time::sleep(LOOKS.pause(self.looks)).await;
         true
+    }
+}
+
+/// What a database that cannot be used at all wants from a person; `None` where waiting helps.
+pub(crate) const fn remedy(class: Class) -> Option<&'static str> {
+    match class {
+        Class::Schema => Some("run `relay migrate`, or migrations::run, on this database"),
+        Class::Denied => Some("grant `counterfoil_consumer` to the role, see `relay roles`"),
+        Class::Pooler => Some("set `transaction_pooler` in db::Settings"),
+        Class::Contention | Class::Unavailable | Class::Other => None,
     }
 }
 

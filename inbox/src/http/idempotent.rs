@@ -2,18 +2,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{FromRef, FromRequest, Request};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use db::{CallError, Class};
 use message::OperationKey;
 use serde::de::DeserializeOwned;
 
 use super::backend::HttpConnection;
+use super::earlier::answered;
 use super::front::{Idempotency, Shared, Waiting, before_repeating};
 use super::identity::{Identity, is_json};
 use super::policy::Keep;
 use super::problem::Problem;
 use super::reply::Reply;
-use super::transaction::{Done, Undone};
+use super::transaction::Undone;
 use super::{Failed, RequestEnding};
 
 /// A request that takes effect once per `Idempotency-Key`: an extractor with the body, read as JSON, in
@@ -27,8 +28,8 @@ use super::{Failed, RequestEnding};
 /// published policy.
 #[must_use = "nothing is done before `run`"]
 pub struct Idempotent<T, C: HttpConnection> {
-    shared: Arc<Shared<C>>,
-    identity: Option<Identity>,
+    pub(super) shared: Arc<Shared<C>>,
+    pub(super) identity: Option<Arc<Identity>>,
     body: Arc<T>,
 }
 
@@ -51,8 +52,11 @@ where
         }
         let bytes = if empty { &b"null"[..] } else { &admitted.body };
         match serde_json::from_slice(bytes) {
-            Ok(body) => Ok(Self { shared, identity: admitted.identity, body: Arc::new(body) }),
-            Err(_) => Err(*shared.refused(Problem::BadBody)),
+            Ok(body) => {
+                let identity = admitted.identity.map(Arc::new);
+                Ok(Self { shared, identity, body: Arc::new(body) })
+            }
+            Err(fault) => Err(*shared.unreadable(&fault)),
         }
     }
 }
@@ -95,10 +99,7 @@ where
         let (ending, reply) = self.settle(work).await;
         shared.end(ending);
         shared.telemetry.seconds.record(since.elapsed());
-        match ending {
-            RequestEnding::Replayed => reply.replayed(),
-            _ => reply.into_response(),
-        }
+        answered(ending, reply)
     }
 
     async fn settle<W>(self, work: W) -> (RequestEnding, Reply)
@@ -106,7 +107,7 @@ where
         W: Fn(&mut C, &T) -> Result<Reply, Failed> + Send + Sync + 'static,
     {
         let Self { shared, identity, body } = self;
-        let (identity, work) = (identity.map(Arc::new), Arc::new(work));
+        let work = Arc::new(work);
         let key = identity.as_deref().map(Identity::short);
         let problem = |ending, problem| (ending, shared.problem(problem));
         let (mut waiting, mut repeats, mut looked_again) = (Waiting::new(), 0, false);
@@ -117,12 +118,10 @@ where
                 on.transact(conn, of.as_deref(), |tx| handler(tx, &given))
             });
             let undone = match call.await {
-                Ok(Done::First(reply)) => return (RequestEnding::First, reply),
-                Ok(Done::Unkeyed(reply)) => return (RequestEnding::Unkeyed, reply),
-                Ok(Done::Replay(reply)) => return (RequestEnding::Replayed, reply),
-                Ok(Done::NotKept) => return problem(RequestEnding::NotKept, Problem::NotKept),
-                Ok(Done::Mismatch) => return problem(RequestEnding::Mismatch, Problem::Mismatch),
-                Ok(Done::Held) => {
+                Ok(done) => {
+                    if let Some(answer) = shared.answer(done) {
+                        return answer;
+                    }
                     if waiting.next(&shared).await {
                         continue;
                     }
@@ -165,6 +164,13 @@ where
                 }
                 Some(Class::Contention | Class::Unavailable) => {
                     tracing::warn!(policy = shared.policy.name, key, reason = %undone, "nothing was done");
+                    return problem(RequestEnding::Unavailable, Problem::Unavailable);
+                }
+                // The statements on the key: the handler's own are its failure.
+                Some(class @ (Class::Schema | Class::Denied | Class::Pooler))
+                    if matches!(undone, Undone::Database(_)) =>
+                {
+                    shared.unusable(class, &undone);
                     return problem(RequestEnding::Unavailable, Problem::Unavailable);
                 }
                 Some(Class::Schema | Class::Denied | Class::Pooler | Class::Other) | None => {}

@@ -7,6 +7,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use db::{CallError, Class, classify};
 use futures_util::FutureExt;
 use tokio::select;
 use tower_service::Service;
@@ -15,13 +16,14 @@ use tracing::Instrument as _;
 use super::RequestEnding;
 use super::backend::HttpConnection;
 use super::body;
-use super::front::{Shared, Waiting, before_repeating};
+use super::front::{Shared, Waiting, before_repeating, remedy};
 use super::identity::Identity;
 use super::lease::{Begun, Lease, Stands};
 use super::policy::Keep;
 use super::problem::Problem;
 use super::reply::Reply;
 use super::stored::{self, Kept};
+use super::unkept::Unkept;
 
 /// One request through the layer.
 pub(crate) async fn handle<S, C>(
@@ -114,7 +116,7 @@ where
             };
         }
         Err(error) => {
-            tracing::warn!(policy, key, reason = %error, "no key could be claimed");
+            unclaimed(policy, key, &error);
             let (ending, response) =
                 problem(&shared, RequestEnding::Unavailable, Problem::Unavailable);
             return Looked::Ended(ending, response);
@@ -132,6 +134,22 @@ where
             tracing::warn!(policy, key, "a run was taken over before it could be completed");
             Looked::Overtaken(own)
         }
+    }
+}
+
+/// Says why no key could be claimed, and what to do where only a person can.
+fn unclaimed(policy: &str, key: &str, error: &CallError<diesel::result::Error>) {
+    let class = match error {
+        CallError::Work(error) | CallError::Begin(error) | CallError::Commit(error) => {
+            classify(error)
+        }
+        _ => Class::Other,
+    };
+    match remedy(class) {
+        Some(remedy) => {
+            tracing::error!(policy, key, reason = %error, remedy, "no key can be claimed")
+        }
+        None => tracing::warn!(policy, key, reason = %error, "no key could be claimed"),
     }
 }
 
@@ -209,7 +227,7 @@ async fn run<C: HttpConnection>(
             }
         };
         let status = response.status();
-        let kept = shared.policy.keeps(status) == Keep::Stored;
+        let kept = shared.policy.keeps(status) == Keep::Stored && !Unkept::is_in(&response);
         // Its body and its sealing are the application's as well.
         let whole = AssertUnwindSafe(whole(&shared, &identity, response, kept)).catch_unwind();
         let whole = whole.await.unwrap_or_else(|_| Whole::broken(&shared, status, "a panic"));

@@ -70,6 +70,7 @@
 mod backend;
 mod body;
 mod caller;
+mod earlier;
 mod ending;
 mod failed;
 mod front;
@@ -87,6 +88,7 @@ mod seal;
 mod stored;
 pub mod telemetry;
 mod transaction;
+mod unkept;
 
 pub use backend::{HttpBackend, HttpConnection};
 pub use caller::Caller;
@@ -100,3 +102,4 @@ pub use policy::{Compare, Keep, Policy, PolicyError};
 pub use purge::PurgedKeys;
 pub use reply::{REPLAYED, Reply};
 pub use seal::Seal;
+pub use unkept::Unkept;

@@ -1,14 +1,16 @@
+use std::fmt::Display;
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
 use serde_json::json;
 
+use super::RequestEnding;
 use super::policy::Policy;
 use super::reply::Reply;
 
-/// Why a request got no answer of its handler, as RFC 9457 wants it said. Nothing in it comes from the
-/// request, a stored reply or an error of ours.
+/// Why a request got no answer of its handler, as RFC 9457 wants it said. Nothing in it comes from a stored
+/// reply or an error of ours, nor from the request but for what is wrong with its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
     MissingKey,
@@ -26,18 +28,45 @@ pub(crate) enum Problem {
     Interrupted,
     Unavailable,
     Unknown,
+    /// A person has to find out what became of an effect.
+    InReview,
+    /// An effect was refused for good.
+    Refused,
+    /// The application is not as it has to be.
+    Misconfigured,
 }
 
 impl Problem {
+    /// How a request ends that gets it before it was looked up.
+    pub(crate) const fn ending(self) -> RequestEnding {
+        match self {
+            Self::MissingKey => RequestEnding::MissingKey,
+            Self::BadKey(_) => RequestEnding::BadKey,
+            Self::TooLarge => RequestEnding::TooLarge,
+            Self::UnsupportedMediaType | Self::BadBody => RequestEnding::BadBody,
+            Self::Mismatch => RequestEnding::Mismatch,
+            Self::InProgress => RequestEnding::InProgress,
+            Self::NotKept => RequestEnding::NotKept,
+            Self::Failed | Self::Spent => RequestEnding::Failed,
+            Self::Interrupted => RequestEnding::Panicked,
+            Self::Unavailable => RequestEnding::Unavailable,
+            Self::Unknown | Self::InReview => RequestEnding::Unknown,
+            Self::Refused => RequestEnding::Refused,
+            Self::Misconfigured => RequestEnding::Misconfigured,
+        }
+    }
+
     const fn status(self) -> StatusCode {
         match self {
             Self::MissingKey | Self::BadKey(_) | Self::BadBody => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Mismatch | Self::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::InProgress | Self::NotKept => StatusCode::CONFLICT,
-            Self::Failed | Self::Spent | Self::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Failed | Self::Spent | Self::Interrupted | Self::Misconfigured => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Unavailable | Self::Unknown | Self::InReview => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -57,6 +86,9 @@ impl Problem {
             Self::Interrupted => "interrupted",
             Self::Unavailable => "unavailable",
             Self::Unknown => "unknown-outcome",
+            Self::InReview => "in-review",
+            Self::Refused => "refused",
+            Self::Misconfigured => "misconfigured",
         }
     }
 
@@ -74,6 +106,9 @@ impl Problem {
             Self::Interrupted => "The request broke off",
             Self::Unavailable => "The request cannot be handled now",
             Self::Unknown => "The outcome of the request is not known",
+            Self::InReview => "The outcome of the request is being looked up",
+            Self::Refused => "The request was refused",
+            Self::Misconfigured => "The service cannot handle this request",
         }
     }
 
@@ -104,17 +139,40 @@ impl Problem {
             Self::Unknown => {
                 "It may have been carried out. Repeat it with the same key, which finds out and does nothing twice."
             }
+            Self::InReview => {
+                "It may have been carried out, and a person finds out. Repeat it later with the same key; do not use another one."
+            }
+            Self::Refused => {
+                "It was not carried out, and is not under this key. Use a new key to try again."
+            }
+            Self::Misconfigured => {
+                "Nothing was done. The service has to be put right before the request can be repeated."
+            }
         }
     }
 
     pub(crate) fn reply(self, policy: &Policy) -> Reply {
+        self.reply_after(policy, self.detail(), policy.retry_after)
+    }
+
+    /// The same with what is wrong with the body: its sender's own words at most.
+    pub(crate) fn reply_over(self, policy: &Policy, fault: &dyn Display) -> Reply {
+        let detail = format!("{} It is: {fault}.", self.detail());
+        self.reply_after(policy, &detail, policy.retry_after)
+    }
+
+    pub(crate) fn reply_later(self, policy: &Policy, after: Duration) -> Reply {
+        self.reply_after(policy, self.detail(), after.max(policy.retry_after))
+    }
+
+    fn reply_after(self, policy: &Policy, detail: &str, after: Duration) -> Reply {
         let kind = format!("{}#{}", policy.url, self.name());
         let status = self.status();
         let body = json!({
             "type": kind,
             "title": self.title(),
             "status": status.as_u16(),
-            "detail": self.detail(),
+            "detail": detail,
         });
         let mut reply = Reply::new(status)
             .with_header(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))
@@ -123,8 +181,8 @@ impl Problem {
         if let Ok(link) = HeaderValue::try_from(format!("<{kind}>; rel=\"describedby\"")) {
             reply = reply.with_header(LINK, link);
         }
-        if matches!(self, Self::InProgress | Self::Unavailable | Self::Unknown) {
-            reply = reply.with_header(RETRY_AFTER, whole_seconds(policy.retry_after).into());
+        if matches!(self, Self::InProgress | Self::Unavailable | Self::Unknown | Self::InReview) {
+            reply = reply.with_header(RETRY_AFTER, whole_seconds(after).into());
         }
         reply
     }

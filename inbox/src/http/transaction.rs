@@ -228,6 +228,19 @@ impl<C: HttpConnection> Shared<C> {
         Ok(found)
     }
 
+    /// What is known of the key, for whoever has not begun.
+    pub(crate) fn earlier(
+        &self,
+        conn: &mut C,
+        identity: &Identity,
+    ) -> Result<Option<Done>, Undone> {
+        match self.look(conn, identity)? {
+            Found::Held => Ok(Some(Done::Held)),
+            Found::Known(known) if !known.expired => self.repeat(conn, identity, &known).map(Some),
+            Found::Free | Found::Known(_) => Ok(None),
+        }
+    }
+
     /// Whether an earlier request has left something under the key, for one that has failed: its own look may
     /// have been older than the commit that it ran into, and then that one's reply is the answer.
     pub(crate) fn is_known(&self, conn: &mut C, identity: &Identity) -> Result<bool, Undone> {

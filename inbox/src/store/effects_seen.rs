@@ -32,13 +32,13 @@ pub(super) type SeenColumns = (
     (Integer, Integer, Text, Nullable<Text>, Text),
     (BigInt, Nullable<BigInt>, Nullable<BigInt>, Nullable<BigInt>),
     (Nullable<BigInt>, Nullable<BigInt>, Nullable<BigInt>),
-    (Nullable<BigInt>, Nullable<Text>, Nullable<Text>, Nullable<Text>),
+    (Nullable<BigInt>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<BigInt>),
 );
 type Names = (i64, String, String, String, String, String, String, String);
 type Progress = (i32, i32, String, Option<String>, String);
 type Begun = (i64, Option<i64>, Option<i64>, Option<i64>);
 type Ended = (Option<i64>, Option<i64>, Option<i64>);
-type After = (Option<i64>, Option<String>, Option<String>, Option<String>);
+type After = (Option<i64>, Option<String>, Option<String>, Option<String>, Option<i64>);
 pub(super) type SeenValues = (Names, Progress, Begun, Ended, After);
 
 pub(super) fn seen((names, progress, begun, ended, after): SeenValues) -> QueryResult<Effect> {
@@ -46,7 +46,7 @@ pub(super) fn seen((names, progress, begun, ended, after): SeenValues) -> QueryR
     let (attempts, asks, owner, result, error) = progress;
     let (created_at, attempted_at, lease_until, ask_at) = begun;
     let (unknown_since, review_since, settled_at) = ended;
-    let (late_at, late_result, decided_by, decided_why) = after;
+    let (late_at, late_result, decided_by, decided_why, decided_at) = after;
     Ok(Effect {
         id,
         consumer,
@@ -71,6 +71,7 @@ pub(super) fn seen((names, progress, begun, ended, after): SeenValues) -> QueryR
         late_at: late_at.map(time),
         late_result,
         decided: decided_by.zip(decided_why),
+        decided_at: decided_at.map(time),
     })
 }
 

@@ -32,6 +32,7 @@ impl Sql for AnyText {
 }
 
 /// Names a text.
+#[cfg(any(feature = "postgres", feature = "http"))]
 macro_rules! sql {
     ($name:ident = $text:expr) => {
         pub(crate) struct $name;
@@ -41,6 +42,7 @@ macro_rules! sql {
         }
     };
 }
+#[cfg(any(feature = "postgres", feature = "http"))]
 pub(crate) use sql;
 
 /// A value.
@@ -63,6 +65,7 @@ impl<'a, const N: usize, ST> Statement<'a, N, ST> {
 
 impl<'a, const N: usize, ST, Q: Sql> Statement<'a, N, ST, Q> {
     /// The one that the type names.
+    #[cfg(any(feature = "postgres", feature = "http"))]
     pub(crate) fn named(binds: [Bind<'a>; N]) -> Self {
         Self::with(const { Q::TEXT.expect("a type that names a text") }, binds)
     }

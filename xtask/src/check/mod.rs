@@ -67,6 +67,16 @@ pub(crate) fn run(signals: &Signals) -> Result<()> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features"];
     let strict = ["--", "-D", "warnings"];
     step("clippy", cargo(&[&clippy[..], &strict[..]].concat(), &[], signals)?);
+    // As a service builds them that has one of the databases: what only the other one uses is dead code there.
+    for (name, database) in
+        [("clippy with SQLite alone", "sqlite"), ("clippy with PostgreSQL alone", "postgres")]
+    {
+        let packages =
+            ["migrations", "db", "outbox", "inbox"].map(|part| format!("counterfoil-{part}"));
+        let mut one = vec!["clippy", "--features", database];
+        packages.iter().for_each(|package| one.extend(["-p", package]));
+        step(name, cargo(&[&one[..], &strict[..]].concat(), &[], signals)?);
+    }
     let doc = ["doc", "--workspace", "--no-deps", "--all-features"];
     step("documentation", cargo(&doc, &[("RUSTDOCFLAGS", "-D warnings")], signals)?);
     step("dependencies", deny(signals)?);

@@ -94,6 +94,8 @@ pub struct Effect {
     pub late_result: Option<String>,
     /// Who decided, and why.
     pub decided: Option<(String, String)>,
+    /// When.
+    pub decided_at: Option<SystemTime>,
 }
 
 /// How many effects stand alike.

@@ -23,7 +23,8 @@ pub(crate) fn list_effects<C: LoadConnection<Backend = Pg>>(
                 CAST(extract(epoch FROM unknown_since) * 1000000 AS bigint),
                 CAST(extract(epoch FROM review_since) * 1000000 AS bigint),
                 CAST(extract(epoch FROM settled_at) * 1000000 AS bigint),
-                CAST(extract(epoch FROM late_at) * 1000000 AS bigint), late_result, decided_by, decided_why
+                CAST(extract(epoch FROM late_at) * 1000000 AS bigint), late_result, decided_by, decided_why,
+                CAST(extract(epoch FROM decided_at) * 1000000 AS bigint)
          FROM inbox_effects
          WHERE (CAST(? AS bigint) IS NULL OR id = ?) AND (? IS NULL OR consumer = ?) AND (? IS NULL OR effect = ?)
            AND (? IS NULL OR state = ?) AND (NOT ? OR review_since IS NOT NULL)

@@ -17,7 +17,7 @@ pub(crate) fn list_effects<C: LoadConnection<Backend = Sqlite>>(
         "SELECT id, consumer, scope, operation, effect, provider_key, policy, state,
                 attempts, asks, owner, result, error,
                 created_at, attempted_at, lease_until, ask_at, unknown_since, review_since, settled_at,
-                late_at, late_result, decided_by, decided_why
+                late_at, late_result, decided_by, decided_why, decided_at
          FROM inbox_effects
          WHERE (? IS NULL OR id = ?) AND (? IS NULL OR consumer = ?) AND (? IS NULL OR effect = ?)
            AND (? IS NULL OR state = ?) AND (NOT ? OR review_since IS NOT NULL)

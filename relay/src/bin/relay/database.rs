@@ -1,7 +1,7 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Deserialize;
 
@@ -84,6 +84,18 @@ pub(crate) fn address(config: &Config) -> Result<&str> {
         "no database named; set RELAY_DATABASE_URL, --database-url or [database] url in the settings file",
     )?;
     Ok(url.reveal())
+}
+
+/// SQLite makes a file of any name that is opened. Only `migrate` is to: a mistyped path would look like an empty
+/// database, and be taken for one that is to be migrated.
+pub(crate) fn must_exist(config: &Config) -> Result<()> {
+    let Ok(address) = address(config) else { return Ok(()) };
+    let path = address.strip_prefix("sqlite://").unwrap_or(address);
+    // A URI of SQLite's own has parameters behind its path.
+    if kind(address) == Kind::Sqlite && !path.starts_with("file:") && !Path::new(path).exists() {
+        bail!("there is no database {path}; correct the path, or make it with `relay migrate`");
+    }
+    Ok(())
 }
 
 pub(crate) fn settings(config: &Config) -> db::Settings {

@@ -93,6 +93,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = config::load(&cli.overrides).and_then(|config| {
         logging::init(&config.log)?;
+        if !matches!(cli.command, Command::Migrate(_)) {
+            database::must_exist(&config)?;
+        }
         match cli.command {
             Command::Run => run::run(&config),
             Command::Migrate(options) => migrate::migrate(&config, &options),
@@ -115,9 +118,20 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The whole chain on one line, for people and for log collectors.
-            eprintln!("relay: {error:#}");
+            eprintln!("relay: {}", on_one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The whole chain, for people and for log collectors. Without the causes that those above them have told already.
+fn on_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &cause;
+        }
+    }
+    line
 }

@@ -17,7 +17,8 @@ pub(crate) struct Options {
     /// What became of it.
     #[arg(value_enum)]
     outcome: Outcome,
-    /// What the provider answered, as JSON that the consumer can read as its result; without it null. Only with done.
+    /// What the provider answered, as JSON that the consumer can read as its result; `null` for one that reads none.
+    /// With done, and only there.
     #[arg(long)]
     result: Option<String>,
     #[command(flatten)]
@@ -39,6 +40,10 @@ enum Outcome {
 impl Options {
     fn decision(&self) -> Result<Decision> {
         let decision = match self.outcome {
+            Outcome::Done if self.result.is_none() => bail!(
+                "done needs what the provider answered, which the consumer reads as its result: --result JSON, or \
+                 --result null where it reads none"
+            ),
             Outcome::Done => return Ok(Decision::Done(self.result.clone())),
             Outcome::NotDone => Decision::NotDone,
             Outcome::Failed => Decision::Failed,
@@ -78,14 +83,15 @@ pub(super) fn decide<C: AdminStore + InboxConnection>(
     say(format!("effect {} was {was} and {is} {now}", options.id))?;
     if was == State::Failed && !matches!(options.outcome, Outcome::Failed) {
         // It was rejected over the refusal, and waits for no effect.
-        return say("A message that it was refused to is parked for review: \
-            relay parked list --parked-for rejected, relay parked retry");
+        return say("If it was refused to a message, that one is parked for review: \
+            relay parked list --parked-for rejected, relay parked retry. If to an HTTP request whose reply was kept, \
+            its client gets that until the key expires");
     }
     if was == State::Unknown {
         // Its message may have used up its attempts, or be of another operation that has given up.
         return say(
             "A message that waits for it goes on by itself; one that has given up is parked for review: \
-            relay parked list --parked-for exhausted, relay parked retry",
+            relay parked list --parked-for exhausted, relay parked retry. An HTTP request finds it when it is repeated",
         );
     }
     Ok(())

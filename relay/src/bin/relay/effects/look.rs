@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use anyhow::{Result, bail};
 use clap::Args;
 use inbox::InboxConnection;
@@ -87,6 +89,9 @@ pub(super) fn list<C: AdminStore + InboxConnection>(config: &Config, options: &L
     });
     let headers = ["id", "consumer", "operation", "effect", "state", "calls", "key", "error"];
     output::table(&headers, rows.collect(), "no effects fit")?;
+    if options.in_review || options.state == Some(State::Unknown) {
+        tell_of_lapsed::<C>(config, options)?;
+    }
     if effects.len() == options.limit as usize
         && let Some(last) = effects.last()
     {
@@ -94,6 +99,25 @@ pub(super) fn list<C: AdminStore + InboxConnection>(config: &Config, options: &L
         say(format!("There may be more: only {shown} are shown; --after {last} goes on"))?;
     }
     Ok(())
+}
+
+/// A call whose process has died is unknown as soon as somebody looks: a service without a reconciler has nobody.
+fn tell_of_lapsed<C: AdminStore + InboxConnection>(config: &Config, options: &List) -> Result<()> {
+    let mut which = options.selection();
+    (which.state, which.in_review, which.after) = (Some(State::Attempted), false, 0);
+    let calls = admin::list(&mut *connection::<C>(config)?, &which)?;
+    let lapsed = calls.iter().filter(|effect| is_lapsed(effect)).count();
+    if lapsed > 0 {
+        say(format!(
+            "{lapsed} further calls have outlasted their lease: relay effects reconcile takes them for unknown"
+        ))?;
+    }
+    Ok(())
+}
+
+/// By this machine's clock, which is good enough to point somebody to a command.
+fn is_lapsed(effect: &Effect) -> bool {
+    effect.lease_until.is_some_and(|until| until < SystemTime::now())
 }
 
 pub(super) fn counts<C: AdminStore + InboxConnection>(
@@ -138,7 +162,9 @@ pub(super) fn show<C: AdminStore + InboxConnection>(config: &Config, options: &S
         return output::json(&value);
     }
     let at = |moment: Option<_>| or_dash(moment.map(time));
-    let decided = effect.decided.as_ref().map(|(who, why)| format!("by {who}: {why}"));
+    let decided = effect.decided.as_ref().map(|(who, why)| {
+        format!("at {} by {who}: {why}; `relay audit` has what was before", at(effect.decided_at))
+    });
     for (name, value) in [
         ("id", effect.id.to_string()),
         ("consumer", effect.consumer.clone()),
@@ -178,7 +204,7 @@ fn as_json(effect: &Effect) -> Value {
         "ask_at": moment(effect.ask_at), "unknown_since": moment(effect.unknown_since),
         "review_since": moment(effect.review_since), "settled_at": moment(effect.settled_at),
         "late_at": moment(effect.late_at), "decided_by": effect.decided.as_ref().map(|decided| &decided.0),
-        "decided_why": effect.decided.as_ref().map(|decided| &decided.1),
+        "decided_why": effect.decided.as_ref().map(|decided| &decided.1), "decided_at": moment(effect.decided_at),
     })
 }
 
@@ -193,6 +219,9 @@ fn standing(effect: &Effect) -> String {
     match (effect.state, effect.ask_at, effect.lease_until) {
         (State::Unknown, ..) if effect.review_since.is_some() => "unknown, for a person".to_owned(),
         (State::Unknown, Some(at), _) => format!("unknown, asked at {}", time(at)),
+        (State::Attempted, _, Some(until)) if is_lapsed(effect) => {
+            format!("attempted, its lease over since {}", time(until))
+        }
         (State::Attempted, _, Some(until)) => format!("attempted, until {}", time(until)),
         (state, ..) => state.to_string(),
     }
