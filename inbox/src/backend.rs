@@ -83,6 +83,10 @@ waiting!("sqlite", diesel::sqlite::Sqlite, sqlite);
 stores! {
     /// A database an inbox can live in: `Pg` or `Sqlite`. Sealed; any diesel connection on one of them (a
     /// pooled one too) can be used.
+    #[diagnostic::on_unimplemented(
+        message = "no inbox on `{Self}`",
+        note = "the crate `counterfoil-inbox` has the features `postgres` and `sqlite`, none of them by default"
+    )]
     trait InboxBackend: diesel::backend::Backend, sealed::Sealed, WaitingBackend, crate::admin::AdminBackend, crate::effect::EffectBackend, crate::rebuild::GenerationBackend, crate::transition::TransitionBackend;
     fn claim(row: &Row<'_>) -> bool = operation;
     fn withdraw(row: &Row<'_>) -> () = operation;

@@ -43,6 +43,9 @@ use crate::story::Story;
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    println!(
+        "A shop on SQLite, with a broker in this process. Nothing has to be installed, and nothing stays."
+    );
     let dir = tempfile::tempdir()?;
     let shop = Shop::open(&dir.path().join("shop.db").to_string_lossy()).await?;
     shop.db

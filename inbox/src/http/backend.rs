@@ -8,6 +8,10 @@ use crate::{Consumer, InboxBackend};
 
 stores! {
     /// What a database does for requests under an idempotency key. Implemented for `Pg` and `Sqlite`.
+    #[diagnostic::on_unimplemented(
+        message = "no idempotency keys on `{Self}`",
+        note = "the crate `counterfoil-inbox` has the features `postgres` and `sqlite`, none of them by default"
+    )]
     trait HttpBackend: diesel::backend::Backend, InboxBackend;
     fn look_unheld(row: &Row<'_>, lock: i64, window: i64) -> Found = request;
     fn insert_applied(row: &Row<'_>, reply: &str) -> bool = request;
