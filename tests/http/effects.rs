@@ -9,6 +9,7 @@ use axum::extract::Extension;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use diesel::PgConnection;
 use inbox::effect::admin::{Decision, Order as By, decide};
 use inbox::effect::{EffectError, Policy as Declared, ProviderKey, Reconciler, Settings};
 use inbox::http::{Idempotency, Idempotent, Reply, Unkept};
@@ -16,7 +17,9 @@ use message::OperationKey;
 use support::effects::{CHARGE, Provider, die, effects, only, pass};
 use support::gate::Gate;
 use support::http::{Order, Server, Shopping, place, policy};
-use support::inbox::BILLING;
+use support::inbox::{BILLING, Store};
+
+use crate::expiry::age;
 
 super::on_both!(
     what_is_open_is_asked_for_again_under_the_same_key_until_it_is_known,
@@ -24,6 +27,7 @@ super::on_both!(
     what_holds_for_the_moment_is_not_kept_whatever_its_status,
     each_end_of_an_effect_has_an_answer_that_is_not_kept,
     effects_before_the_transaction_leave_a_repeat_alone,
+    an_expired_key_is_as_new_to_who_looks_first,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -213,4 +217,58 @@ async fn effects_before_the_transaction_leave_a_repeat_alone<C: Shopping>() {
     shop.order("\"k\"", 6).await.expect_problem(422, "mismatch");
     assert_eq!((shop.runs(), provider.count()), (begun, 1));
     assert_eq!(C::credits(&mut C::connection(&database), "pen"), [5]);
+}
+
+/// A shop that looks before it runs; the second figure is how often it has gone on. Its handler waits at the gate.
+async fn looking<C: Shopping>(
+    database: &support::database::Database,
+    gate: &Gate,
+) -> (Arc<Server>, Arc<AtomicUsize>) {
+    let front = Idempotency::new(policy(), C::pool(database)).expect("a good policy");
+    let (held, went_on) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = went_on.clone();
+    let take = async move |order: Idempotent<Order, C>| -> Response {
+        if let Some(earlier) = order.earlier().await {
+            return earlier;
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        order
+            .run(move |tx, order| {
+                held.pass();
+                place(tx, order)
+            })
+            .await
+    };
+    let router = Router::new().route("/orders", post(take)).with_state(front);
+    (Arc::new(Server::serve(router, went_on.clone()).await), went_on)
+}
+
+async fn an_expired_key_is_as_new_to_who_looks_first<C: Shopping>() {
+    let (database, gate) = (C::database(), Gate::default());
+    gate.open();
+    let (shop, went_on) = looking::<C>(&database, &gate).await;
+    let first = shop.order("\"k\"", 5).await;
+    assert_eq!((first.status, shop.order("\"k\"", 5).await.is_replayed()), (201, true));
+    age(&mut C::connection(&database), 25);
+    let next = shop.order("\"k\"", 6).await;
+    assert_eq!((next.status, next.is_replayed()), (201, false));
+    assert_eq!(went_on.load(Ordering::SeqCst), 2);
+}
+
+/// On SQLite nobody can find out what the holder of the write lock is about.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_in_progress_is_so_to_who_looks_first() {
+    support::bounded(async {
+        let (database, gate) = (<PgConnection as Store>::database(), Gate::default());
+        let (shop, went_on) = looking::<PgConnection>(&database, &gate).await;
+        let posting = shop.clone();
+        let posting = tokio::spawn(async move { posting.order("\"k\"", 5).await });
+        gate.entered().await;
+        shop.order("\"k\"", 5).await.expect_problem(409, "in-progress");
+        assert_eq!(went_on.load(Ordering::SeqCst), 1);
+        gate.open();
+        assert_eq!(posting.await.expect("no panic").status, 201);
+        assert!(shop.order("\"k\"", 5).await.is_replayed());
+    })
+    .await;
 }

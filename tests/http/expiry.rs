@@ -22,7 +22,7 @@ super::on_both!(
 );
 
 /// Makes what is stored older.
-fn age<C: Shopping>(conn: &mut C, hours: u32) {
+pub(super) fn age<C: Shopping>(conn: &mut C, hours: u32) {
     let older = |column: &str| {
         if C::NAME == "postgres" {
             format!("{column} = {column} - {hours} * interval '1 hour'")
