@@ -109,7 +109,8 @@ impl<C: Store> Path<C> {
         settings.chunk_rows = 7;
         settings.hold_backoff =
             Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(1) };
-        settings.max_attempts = 3;
+        // How often one run tries what is held depends on how long it takes: the wait is a millisecond.
+        settings.max_attempts = 1_000;
         settings
     }
 
