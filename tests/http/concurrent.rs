@@ -97,6 +97,20 @@ async fn t12_another_body_that_waits_for_the_first_gets_422<C: Shopping>() {
     assert_eq!(C::credits(&mut C::connection(&database), "pen"), [5]);
 }
 
+/// Repeats a request while it runs, which is answered with this problem, and afterwards.
+async fn repeat_early_and_late(shop: &Arc<Server>, gate: &Gate, status: u16, problem: &str) {
+    let first = post(shop, 5);
+    gate.entered().await;
+    let early = shop.order("\"k\"", 5).await;
+    early.expect_problem(status, problem);
+    assert_eq!(early.header("retry-after"), "1");
+    gate.open();
+    let first = first.await.expect("no panic");
+    let again = shop.order("\"k\"", 5).await;
+    assert_eq!((again.is_replayed(), again.body), (true, first.body));
+    assert_eq!(shop.runs(), 1);
+}
+
 /// Nobody can find out there who holds the write lock, and whether it is for this key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn t13_on_sqlite_a_repeat_that_has_waited_for_the_write_lock_gets_503() {
@@ -106,16 +120,7 @@ async fn t13_on_sqlite_a_repeat_that_has_waited_for_the_write_lock_gets_503() {
         let mut settings = db::Settings::default();
         settings.lock_timeout = Duration::from_millis(50);
         let (shop, gate, database) = gated::<SqliteConnection>(policy, settings).await;
-        let first = post(&shop, 5);
-        gate.entered().await;
-        let early = shop.order("\"k\"", 5).await;
-        early.expect_problem(503, "unavailable");
-        assert_eq!(early.header("retry-after"), "1");
-        gate.open();
-        let first = first.await.expect("no panic");
-        let again = shop.order("\"k\"", 5).await;
-        assert_eq!((again.is_replayed(), again.body), (true, first.body));
-        assert_eq!(shop.runs(), 1);
+        repeat_early_and_late(&shop, &gate, 503, "unavailable").await;
         assert_eq!(
             SqliteConnection::credits(&mut SqliteConnection::connection(&database), "pen"),
             [5]
@@ -165,16 +170,7 @@ async fn t12_of_two_bodies_at_once_one_runs_and_the_other_gets_409_then_422() {
 async fn t13_a_repeat_gets_409_while_the_first_runs_and_its_reply_afterwards() {
     support::bounded(async {
         let (shop, gate, _database) = two::<Pg>(policy()).await;
-        let first = post(&shop, 5);
-        gate.entered().await;
-        let early = shop.order("\"k\"", 5).await;
-        early.expect_problem(409, "in-progress");
-        assert_eq!(early.header("retry-after"), "1");
-        gate.open();
-        let first = first.await.expect("no panic");
-        let again = shop.order("\"k\"", 5).await;
-        assert_eq!((again.is_replayed(), again.body), (true, first.body));
-        assert_eq!(shop.runs(), 1);
+        repeat_early_and_late(&shop, &gate, 409, "in-progress").await;
     })
     .await;
 }
