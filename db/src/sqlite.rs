@@ -84,10 +84,10 @@ impl Backend for SqliteConnection {
 /// help: the switch reads before it writes, and SQLite tells BUSY at once to a reader that cannot
 /// become the writer.
 fn switch_to_wal(conn: &mut SqliteConnection, patience: Duration) -> Result<(), Error> {
-    let until = Instant::now() + patience;
+    let begun = Instant::now();
     loop {
         match conn.batch_execute("PRAGMA journal_mode = WAL") {
-            Err(error) if classify(&error) == Class::Contention && Instant::now() < until => {
+            Err(error) if classify(&error) == Class::Contention && begun.elapsed() < patience => {
                 sleep(PAUSE);
             }
             switched => return switched,

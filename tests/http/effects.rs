@@ -10,14 +10,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use diesel::PgConnection;
+use futures_util::future::join_all;
 use inbox::effect::admin::{Decision, Order as By, decide};
 use inbox::effect::{EffectError, Policy as Declared, ProviderKey, Reconciler, Settings};
-use inbox::http::{Idempotency, Idempotent, Reply, Unkept};
+use inbox::http::telemetry::REQUESTS;
+use inbox::http::{Failed, Idempotency, Idempotent, Reply, Unkept};
 use message::OperationKey;
 use support::effects::{CHARGE, Provider, die, effects, only, pass};
 use support::gate::Gate;
 use support::http::{Order, Server, Shopping, place, policy};
 use support::inbox::{BILLING, Store};
+use support::recorded::Recorded;
 
 use crate::expiry::age;
 
@@ -28,6 +31,9 @@ super::on_both!(
     each_end_of_an_effect_has_an_answer_that_is_not_kept,
     effects_before_the_transaction_leave_a_repeat_alone,
     an_expired_key_is_as_new_to_who_looks_first,
+    of_many_that_look_first_one_runs,
+    a_failure_behind_an_effect_claims_nothing_and_is_not_kept,
+    a_request_whose_handler_runs_no_transaction_is_counted,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -219,6 +225,70 @@ async fn effects_before_the_transaction_leave_a_repeat_alone<C: Shopping>() {
     assert_eq!(C::credits(&mut C::connection(&database), "pen"), [5]);
 }
 
+/// One that is about to run is not turned away by those who only look.
+async fn of_many_that_look_first_one_runs<C: Shopping>() {
+    let (database, gate) = (C::database(), Gate::default());
+    gate.open();
+    let (shop, _) = looking::<C>(&database, &gate).await;
+    let answers = join_all((0..40).map(|_| shop.order("\"k\"", 5))).await;
+    let (placed, others): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|answer| answer.status == 201);
+    assert_eq!(placed.iter().filter(|answer| !answer.is_replayed()).count(), 1);
+    others.iter().for_each(|answer| answer.expect_problem(409, "in-progress"));
+    assert_eq!(C::credits(&mut C::connection(&database), "pen"), [5]);
+}
+
+/// What was done outside is not undone, and a new key would do it again.
+async fn a_failure_behind_an_effect_claims_nothing_and_is_not_kept<C: Shopping>() {
+    let (database, provider, recorded) = (C::database(), Provider::default(), Recorded::install());
+    let mut keeping = policy();
+    keeping.server_errors = inbox::http::Keep::Stored;
+    let failed = format!("{REQUESTS} policy={},ending=failed", keeping.name);
+    let front = Idempotency::new(keeping, C::pool(&database)).expect("a good policy");
+    let (ledger, bank) = (effects::<C>(&database, "of no request"), provider.clone());
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
+    let take = async move |order: Idempotent<Order, C>| -> Response {
+        let Some(operation) = order.operation() else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        let charge = ledger.of(operation).once(CHARGE, |key| bank.answers(key, Ok(7_u32))).await;
+        assert_eq!(charge.expect("charged"), 7);
+        let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+        order
+            .run(move |tx, order| match first {
+                true => Err(Failed::new("the warehouse is on fire")),
+                false => place(tx, order),
+            })
+            .await
+    };
+    let router = Router::new().route("/orders", post(take)).with_state(front);
+    let shop = Server::serve(router, runs).await;
+    shop.order("\"k\"", 5).await.expect_problem(503, "unknown-outcome");
+    let again = shop.order("\"k\"", 5).await;
+    assert_eq!((again.status, again.is_replayed()), (201, false));
+    assert_eq!((provider.count(), recorded.counter(&failed)), (1, Some(1)));
+}
+
+async fn a_request_whose_handler_runs_no_transaction_is_counted<C: Shopping>() {
+    let (database, recorded, counted) = (C::database(), Recorded::install(), policy());
+    let series = |ending: &str| format!("{REQUESTS} policy={},ending={ending}", counted.name);
+    let (refused, first) = (series("refused"), series("first"));
+    let front = Idempotency::new(counted.clone(), C::pool(&database)).expect("a good policy");
+    let take = async |order: Idempotent<Order, C>| -> Response {
+        if order.body().cents < 0 {
+            return StatusCode::PAYMENT_REQUIRED.into_response();
+        }
+        order.run(place).await
+    };
+    let router = Router::new().route("/orders", post(take)).with_state(front);
+    let shop = Server::serve(router, Arc::default()).await;
+    assert_eq!(shop.order("\"k\"", -5).await.status, 402);
+    assert_eq!((recorded.counter(&refused), recorded.counter(&first)), (Some(1), Some(0)));
+    assert_eq!(shop.order("\"k\"", 5).await.status, 201);
+    assert_eq!((recorded.counter(&refused), recorded.counter(&first)), (Some(1), Some(1)));
+}
+
 /// A shop that looks before it runs; the second figure is how often it has gone on. Its handler waits at the gate.
 async fn looking<C: Shopping>(
     database: &support::database::Database,
@@ -257,7 +327,7 @@ async fn an_expired_key_is_as_new_to_who_looks_first<C: Shopping>() {
 
 /// On SQLite nobody can find out what the holder of the write lock is about.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_in_progress_is_so_to_who_looks_first() {
+async fn what_is_in_progress_is_so_to_who_has_looked_first() {
     support::bounded(async {
         let (database, gate) = (<PgConnection as Store>::database(), Gate::default());
         let (shop, went_on) = looking::<PgConnection>(&database, &gate).await;
@@ -265,7 +335,7 @@ async fn what_is_in_progress_is_so_to_who_looks_first() {
         let posting = tokio::spawn(async move { posting.order("\"k\"", 5).await });
         gate.entered().await;
         shop.order("\"k\"", 5).await.expect_problem(409, "in-progress");
-        assert_eq!(went_on.load(Ordering::SeqCst), 1);
+        assert_eq!(went_on.load(Ordering::SeqCst), 2);
         gate.open();
         assert_eq!(posting.await.expect("no panic").status, 201);
         assert!(shop.order("\"k\"", 5).await.is_replayed());

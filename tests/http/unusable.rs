@@ -21,7 +21,8 @@ async fn without_tables_nothing_is_done_and_the_log_names_the_remedy<C: Shopping
     let missing = front.check().await.expect_err("no tables");
     assert!(matches!(missing, db::CallError::Work(SchemaError::Missing)), "{missing}");
 
-    let transaction = policy();
+    let (transaction, layer) = (policy(), front.policy().name.clone());
+    let name = transaction.name.clone();
     let unavailable = format!("{REQUESTS} policy={},ending=unavailable", transaction.name);
     let shop = Server::start(transaction, C::pool(&database), place::<C>).await;
     shop.order("\"k\"", 5).await.expect_problem(503, "unavailable");
@@ -30,9 +31,9 @@ async fn without_tables_nothing_is_done_and_the_log_names_the_remedy<C: Shopping
     let layered = Server::layered(&front, async |_| unreachable!("no key was claimed")).await;
     layered.order("\"k\"", 5).await.expect_problem(503, "unavailable");
     let text = log.text();
-    for line in ["no request can be handled", "no key can be claimed"] {
+    for (line, policy) in [("no request can be handled", name), ("no key can be claimed", layer)] {
         let told = text.lines().any(|told| {
-            told.contains("ERROR") && told.contains(line) && told.contains("relay migrate")
+            ["ERROR", line, &policy, "relay migrate"].iter().all(|part| told.contains(part))
         });
         assert!(told, "{line}:\n{text}");
     }

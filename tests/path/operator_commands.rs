@@ -333,7 +333,17 @@ fn a_mistyped_path_is_told_and_left_alone() {
             &["there is no database", &database.url, "relay migrate"],
         );
     }
+    says(&refused(&database, &["migrate", "--status"]), &["there is no database"]);
     assert!(!std::path::Path::new(&database.url).exists());
+    // As `docker run --env-file` hands on what stands in quotes.
+    let quoted = Command::new(binary("relay"))
+        .arg("status")
+        .env("RELAY_DATABASE_URL", "\"postgres://app:canary@db.example/shop\"")
+        .current_dir(std::env::temp_dir())
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&quoted.stderr);
+    assert!(!quoted.status.success() && !text.contains("canary"), "{text}");
     says(&done(&database, &["migrate"]), &["applied"]);
     done(&database, &["status"]);
 }

@@ -3,7 +3,7 @@ use message::{Fingerprint, OperationKey};
 use crate::backend::stores;
 use crate::builder::InboxConnection;
 use crate::store::Row;
-use crate::store::request::{Claim, Found, Standing};
+use crate::store::request::{Claim, Found, Known, Standing};
 use crate::{Consumer, InboxBackend};
 
 stores! {
@@ -14,6 +14,7 @@ stores! {
     )]
     trait HttpBackend: diesel::backend::Backend, InboxBackend;
     fn look_unheld(row: &Row<'_>, lock: i64, window: i64) -> Found = request;
+    fn look_at(row: &Row<'_>, window: i64) -> Option<Known> = request;
     fn insert_applied(row: &Row<'_>, reply: &str) -> bool = request;
     fn delete_expired(consumer: Consumer<'_>, operation: &OperationKey, window: i64) -> () = request;
     fn begin_request(claim: &Claim<'_>, fingerprint: &Fingerprint, lease: i64, window: i64) -> Option<i64> = request;

@@ -1,8 +1,10 @@
+use std::time::Instant;
+
 use axum::response::{IntoResponse, Response};
-use db::{CallError, Class};
+use db::{CallError, Class, classify};
 
 use super::backend::HttpConnection;
-use super::front::{Shared, Waiting, remedy};
+use super::front::{Shared, before_repeating, remedy};
 use super::identity::Identity;
 use super::problem::Problem;
 use super::reply::Reply;
@@ -10,33 +12,45 @@ use super::transaction::{Done, Undone};
 use super::{Idempotent, RequestEnding};
 
 impl<T, C: HttpConnection> Idempotent<T, C> {
-    /// What an earlier request has left under the key: its reply, or that the key was used for something else, or is in
-    /// use. `None` where the handler may go on.
+    /// What an earlier request has left under the key: its reply, or that the key was used for something else. `None`
+    /// where the handler may go on; another one may be at work, which [`run`](Self::run) finds out, and before it the
+    /// ledger of effects.
     ///
     /// For handlers that perform [effects](Self::operation) before [`run`](Self::run), which looks as well, and only
     /// then. Without it a repeat asks the ledger of effects first, and one with another body finds a conflict there.
     pub async fn earlier(&self) -> Option<Response> {
         let (shared, identity) = (&self.shared, self.identity.as_ref()?);
-        let mut waiting = Waiting::new();
+        let (since, mut repeats) = (Instant::now(), 0);
         let (ending, reply) = loop {
             let (on, of) = (shared.clone(), identity.clone());
             let call =
                 shared.db.call_within(shared.policy.deadline, move |conn| on.earlier(conn, &of));
-            let done = match call.await {
-                Ok(None) => return None,
-                Ok(Some(done)) => done,
-                Err(error) => break shared.unasked(identity, error),
+            let error = match call.await {
+                Ok(done) => break done.and_then(|done| shared.answer(done))?,
+                Err(error) => error,
             };
-            if let Some(answer) = shared.answer(done) {
-                break answer;
+            if repeats >= shared.policy.transaction_retries || !passes(&error) {
+                break shared.unasked(identity, error);
             }
-            if !waiting.next(shared).await {
-                break (RequestEnding::InProgress, shared.problem(Problem::InProgress));
-            }
+            repeats += 1;
+            shared.telemetry.transactions_repeated.increment(1);
+            before_repeating(repeats).await;
         };
+        self.course.end();
         shared.end(ending);
+        shared.telemetry.seconds.record(since.elapsed());
         Some(answered(ending, reply))
     }
+}
+
+/// Whether another try may help at once: of a pool whose server was restarted each connection fails once.
+fn passes(error: &CallError<Undone>) -> bool {
+    let class = match error {
+        CallError::Work(undone) => undone.class(),
+        CallError::Begin(error) | CallError::Commit(error) => Some(classify(error)),
+        _ => None,
+    };
+    matches!(class, Some(Class::Contention | Class::Unavailable))
 }
 
 pub(super) fn answered(ending: RequestEnding, reply: Reply) -> Response {

@@ -14,7 +14,8 @@ pub enum RequestEnding {
     Mismatch,
     /// An earlier request of the key is still running: 409.
     InProgress,
-    /// The handler answered and nothing is kept: it rolled back, or the policy keeps no such status.
+    /// The handler answered and nothing is kept: it rolled back, or began no transaction, or the policy keeps no such
+    /// status.
     Refused,
     /// The request names no key and needs none, or its method is safe.
     Unkeyed,

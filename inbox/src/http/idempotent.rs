@@ -8,6 +8,7 @@ use message::OperationKey;
 use serde::de::DeserializeOwned;
 
 use super::backend::HttpConnection;
+use super::course::Course;
 use super::earlier::answered;
 use super::front::{Idempotency, Shared, Waiting, before_repeating};
 use super::identity::{Identity, is_json};
@@ -30,6 +31,7 @@ use super::{Failed, RequestEnding};
 pub struct Idempotent<T, C: HttpConnection> {
     pub(super) shared: Arc<Shared<C>>,
     pub(super) identity: Option<Arc<Identity>>,
+    pub(super) course: Course<C>,
     body: Arc<T>,
 }
 
@@ -54,7 +56,8 @@ where
         match serde_json::from_slice(bytes) {
             Ok(body) => {
                 let identity = admitted.identity.map(Arc::new);
-                Ok(Self { shared, identity, body: Arc::new(body) })
+                let course = Course::new(shared.clone());
+                Ok(Self { shared, identity, course, body: Arc::new(body) })
             }
             Err(fault) => Err(*shared.unreadable(&fault)),
         }
@@ -75,9 +78,14 @@ where
     /// What the request is stored under, made of caller, method, route and key: the operation for
     /// [`Effects`](crate::effect::Effects) that are performed before [`run`](Self::run), so that a repeat finds
     /// theirs. `None` where the request has no key and needs none.
+    ///
+    /// Whoever asks for it is taken to have reached the outside world: no answer of [`run`](Self::run) says any more
+    /// that nothing was done or that everything is undone, and none of them is kept for a failure.
     #[must_use]
     pub fn operation(&self) -> Option<&OperationKey> {
-        self.identity.as_ref().map(|identity| &identity.operation)
+        let identity = self.identity.as_ref()?;
+        self.course.reach();
+        Some(&identity.operation)
     }
 
     /// Runs `work` once for the key, in a transaction with everything that it says happened; else gives
@@ -106,10 +114,11 @@ where
     where
         W: Fn(&mut C, &T) -> Result<Reply, Failed> + Send + Sync + 'static,
     {
-        let Self { shared, identity, body } = self;
+        let Self { shared, identity, course, body } = self;
+        let reached = course.end();
         let work = Arc::new(work);
         let key = identity.as_deref().map(Identity::short);
-        let problem = |ending, problem| (ending, shared.problem(problem));
+        let problem = |ending, problem: Problem| (ending, shared.problem(problem.beyond(reached)));
         let (mut waiting, mut repeats, mut looked_again) = (Waiting::new(), 0, false);
         loop {
             let (on, of) = (shared.clone(), identity.clone());
@@ -210,14 +219,14 @@ where
                     problem(RequestEnding::Failed, Problem::Interrupted)
                 }
                 Undone::Panicked => {
-                    (RequestEnding::Panicked, failed(&shared, identity.as_ref()).await)
+                    (RequestEnding::Panicked, failed(&shared, identity.as_ref(), reached).await)
                 }
                 Undone::Handler(_)
                 | Undone::Unwritable(_)
                 | Undone::Database(_)
                 | Undone::Commit(_) => {
                     tracing::error!(policy, key, reason = %undone, "the request failed");
-                    (RequestEnding::Failed, failed(&shared, identity.as_ref()).await)
+                    (RequestEnding::Failed, failed(&shared, identity.as_ref(), reached).await)
                 }
             };
         }
@@ -244,9 +253,12 @@ async fn outrun<C: HttpConnection>(
 async fn failed<C: HttpConnection>(
     shared: &Arc<Shared<C>>,
     identity: Option<&Arc<Identity>>,
+    reached: bool,
 ) -> Reply {
     if let Some(of) = identity.cloned()
         && shared.policy.server_errors == Keep::Stored
+        // Who is told to use a new key would do again what the first one has done outside.
+        && !reached
     {
         let spent = shared.problem(Problem::Spent);
         let (on, kept) = (shared.clone(), spent.clone());
@@ -262,5 +274,5 @@ async fn failed<C: HttpConnection>(
             }
         }
     }
-    shared.problem(Problem::Failed)
+    shared.problem(Problem::Failed.beyond(reached))
 }

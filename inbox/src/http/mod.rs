@@ -70,6 +70,7 @@
 mod backend;
 mod body;
 mod caller;
+mod course;
 mod earlier;
 mod ending;
 mod failed;

@@ -143,7 +143,7 @@ impl Problem {
                 "It may have been carried out, and a person finds out. Repeat it later with the same key; do not use another one."
             }
             Self::Refused => {
-                "It was not carried out, and is not under this key. Use a new key to try again."
+                "A provider said no. A part of the request may have been carried out before: find out before you try again with a new key."
             }
             Self::Misconfigured => {
                 "Nothing was done. The service has to be put right before the request can be repeated."
@@ -155,10 +155,27 @@ impl Problem {
         self.reply_after(policy, self.detail(), policy.retry_after)
     }
 
-    /// The same with what is wrong with the body: its sender's own words at most.
+    /// The same with what is wrong with the body, in the words of whoever reads it, cut off where they repeat much
+    /// of it.
     pub(crate) fn reply_over(self, policy: &Policy, fault: &dyn Display) -> Reply {
+        let fault: String = fault.to_string().chars().take(200).collect();
         let detail = format!("{} It is: {fault}.", self.detail());
         self.reply_after(policy, &detail, policy.retry_after)
+    }
+
+    /// The same for a request that has reached the outside world, of which nobody may say that nothing was done.
+    pub(crate) const fn beyond(self, reached: bool) -> Self {
+        match self {
+            Self::Failed | Self::Spent | Self::Unavailable if reached => Self::Unknown,
+            other => other,
+        }
+    }
+
+    /// The key's effect was asked for with another request, perhaps behind others of this one.
+    pub(crate) fn reply_to_conflict(policy: &Policy) -> Reply {
+        let detail = "The key was used for another request. A part of this one may have been carried out: find out before you \
+                      send it again with a new key.";
+        Self::Mismatch.reply_after(policy, detail, policy.retry_after)
     }
 
     pub(crate) fn reply_later(self, policy: &Policy, after: Duration) -> Reply {

@@ -234,17 +234,22 @@ impl<C: HttpConnection> Shared<C> {
         conn: &mut C,
         identity: &Identity,
     ) -> Result<Option<Done>, Undone> {
-        match self.look(conn, identity)? {
-            Found::Held => Ok(Some(Done::Held)),
-            Found::Known(known) if !known.expired => self.repeat(conn, identity, &known).map(Some),
-            Found::Free | Found::Known(_) => Ok(None),
+        match self.standing(conn, identity)? {
+            Some(known) => self.repeat(conn, identity, &known).map(Some),
+            None => Ok(None),
         }
+    }
+
+    fn standing(&self, conn: &mut C, identity: &Identity) -> Result<Option<Known>, Undone> {
+        let row = identity.row(&self.consumer);
+        let known = C::Backend::look_at(conn, &row, micros(self.policy.keep))?;
+        Ok(known.filter(|known| !known.expired))
     }
 
     /// Whether an earlier request has left something under the key, for one that has failed: its own look may
     /// have been older than the commit that it ran into, and then that one's reply is the answer.
     pub(crate) fn is_known(&self, conn: &mut C, identity: &Identity) -> Result<bool, Undone> {
-        Ok(matches!(self.look(conn, identity)?, Found::Known(known) if !known.expired))
+        Ok(self.standing(conn, identity)?.is_some())
     }
 
     fn repeat(&self, tx: &mut C, identity: &Identity, known: &Known) -> Result<Done, Undone> {

@@ -2,9 +2,10 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
+use db::classify;
 
 use super::backend::HttpConnection;
-use super::front::Idempotency;
+use super::front::{Idempotency, remedy};
 use super::problem::Problem;
 use crate::effect::EffectError;
 
@@ -67,11 +68,16 @@ impl<C: HttpConnection> Idempotency<C> {
             EffectError::NotDone { .. } | EffectError::Repeat { .. } => {
                 Problem::Unknown.reply(policy)
             }
-            EffectError::Database(_) | EffectError::Unavailable { .. } => {
+            EffectError::Database(cause) => {
+                let remedy = remedy(classify(cause)).unwrap_or("wait");
+                tracing::error!(policy = policy.name, reason = %error, remedy, "no ledger of effects");
+                Problem::Unknown.reply(policy)
+            }
+            EffectError::Unavailable { .. } => {
                 tracing::warn!(policy = policy.name, reason = %error, "the ledger of effects is away");
                 Problem::Unknown.reply(policy)
             }
-            EffectError::Conflict { .. } => Problem::Mismatch.reply(policy),
+            EffectError::Conflict { .. } => Problem::reply_to_conflict(policy),
             EffectError::Refused { .. } => Problem::Refused.reply(policy),
             EffectError::Invalid(_)
             | EffectError::Unwritable { .. }

@@ -47,6 +47,28 @@ pub(crate) fn look_unheld<C: LoadConnection<Backend = Pg>>(
     Ok(if known.expired && !free { Found::Held } else { Found::Known(known) })
 }
 
+/// What is stored under the key, without its lock: whoever only looks must not turn away who is about to run.
+pub(crate) fn look_at<C: LoadConnection<Backend = Pg>>(
+    conn: &mut C,
+    row: &Row<'_>,
+    window: i64,
+) -> QueryResult<Option<Known>> {
+    let known = Statement::<5, (Bool, Nullable<Text>, Bool)>::new(
+        "SELECT fingerprint = ?, result, applied_at < statement_timestamp() - ? * interval '1 microsecond'
+         FROM inbox_operations WHERE consumer = ? AND scope = ? AND operation = ?",
+        [
+            Bind::Bytes(row.fingerprint.as_bytes()),
+            Bind::BigInt(window),
+            Bind::Text(row.consumer.0),
+            Bind::Text(row.operation.scope()),
+            Bind::Text(row.operation.id()),
+        ],
+    )
+    .get_result::<(bool, Option<String>, bool)>(conn)
+    .optional()?;
+    Ok(known.map(|(same, reply, expired)| Known { same, reply, expired }))
+}
+
 /// Writes what a request has done, with its reply; false where another transaction was quicker, and then this
 /// one is doomed.
 pub(crate) fn insert_applied<C: LoadConnection<Backend = Pg>>(

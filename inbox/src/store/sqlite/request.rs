@@ -10,14 +10,23 @@ use crate::store::request::{Claim, Found, Known, Standing};
 use crate::store::statement::{Bind, Statement};
 use crate::store::{Row, request};
 
-/// Reads what is stored under the key. There is nobody to wait for: who may write on SQLite is the only one
-/// who may, so there is no lock.
+/// What is stored under the key. There is nobody to wait for: who may write on SQLite is the only one who may,
+/// so there is no lock.
 pub(crate) fn look_unheld<C: LoadConnection<Backend = Sqlite>>(
     conn: &mut C,
     row: &Row<'_>,
     _lock: i64,
     window: i64,
 ) -> QueryResult<Found> {
+    look_at(conn, row, window).map(|known| known.map_or(Found::Free, Found::Known))
+}
+
+/// The same without the right to go on.
+pub(crate) fn look_at<C: LoadConnection<Backend = Sqlite>>(
+    conn: &mut C,
+    row: &Row<'_>,
+    window: i64,
+) -> QueryResult<Option<Known>> {
     let known = Statement::<5, (Bool, Nullable<Text>, Bool)>::new(
         "SELECT fingerprint = ?, result, applied_at < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - ?
          FROM inbox_operations WHERE consumer = ? AND scope = ? AND operation = ?",
@@ -31,10 +40,7 @@ pub(crate) fn look_unheld<C: LoadConnection<Backend = Sqlite>>(
     )
     .get_result::<(bool, Option<String>, bool)>(conn)
     .optional()?;
-    Ok(match known {
-        None => Found::Free,
-        Some((same, reply, expired)) => Found::Known(Known { same, reply, expired }),
-    })
+    Ok(known.map(|(same, reply, expired)| Known { same, reply, expired }))
 }
 
 /// Writes what a request has done, with its reply; false where another transaction was quicker, and then this

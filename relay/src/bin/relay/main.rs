@@ -93,7 +93,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = config::load(&cli.overrides).and_then(|config| {
         logging::init(&config.log)?;
-        if !matches!(cli.command, Command::Migrate(_)) {
+        if !matches!(&cli.command, Command::Migrate(options) if options.makes_tables()) {
             database::must_exist(&config)?;
         }
         match cli.command {
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
 /// The whole chain, for people and for log collectors. Without the causes that those above them have told already.
 fn on_one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain().map(|cause| cause.to_string().trim().replace('\n', " ")) {
         if !line.contains(&cause) {
             line += if line.is_empty() { "" } else { ": " };
             line += &cause;

@@ -20,6 +20,13 @@ pub(crate) struct Options {
     yes: bool,
 }
 
+impl Options {
+    /// Whether it is to work on a database that has nothing yet.
+    pub(crate) const fn makes_tables(&self) -> bool {
+        !self.status && !self.revert_last
+    }
+}
+
 pub(crate) fn migrate(config: &Config, options: &Options) -> Result<()> {
     match kind(address(config)?) {
         Kind::Postgres => on::<PgConnection>(config, options),

@@ -105,6 +105,8 @@ pub(super) fn list<C: AdminStore + InboxConnection>(config: &Config, options: &L
 fn tell_of_lapsed<C: AdminStore + InboxConnection>(config: &Config, options: &List) -> Result<()> {
     let mut which = options.selection();
     (which.state, which.in_review, which.after) = (Some(State::Attempted), false, 0);
+    // Those under way may come first.
+    which.limit = 10_000;
     let calls = admin::list(&mut *connection::<C>(config)?, &which)?;
     let lapsed = calls.iter().filter(|effect| is_lapsed(effect)).count();
     if lapsed > 0 {
