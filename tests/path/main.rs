@@ -14,5 +14,6 @@ mod operator_commands;
 mod parked_commands;
 mod rebase_as_the_admin;
 mod replay_commands;
+mod sqlite_files;
 mod the_order_machine_tells_its_story;
 mod the_shop_keeps_its_books;
