@@ -140,18 +140,10 @@ impl Fixture {
     /// # Errors
     /// When the database refuses.
     pub fn tidy(&self) -> Result<()> {
-        self.vacuum()?;
-        self.execute("CHECKPOINT")
-    }
-
-    /// The same for measurements so short that no server has a checkpoint before each: after one every page that is
-    /// touched for the first time is logged whole, and keys in no order touch a page each.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub fn vacuum(&self) -> Result<()> {
         // Each on its own: several statements in one call are one transaction.
-        for step in ["VACUUM ANALYZE outbox_messages", "VACUUM ANALYZE outbox_cursors"] {
+        for step in
+            ["VACUUM ANALYZE outbox_messages", "VACUUM ANALYZE outbox_cursors", "CHECKPOINT"]
+        {
             self.execute(step)?;
         }
         Ok(())
