@@ -1,4 +1,4 @@
-//! A consumer of bookings: `ledger_consumer TOLD ADDRESS QUEUE BATCH MODE`. It writes each ending and its
+//! A consumer of bookings and sales: `ledger_consumer TOLD ADDRESS QUEUE BATCH MODE`. It writes each ending and its
 //! operation to the file TOLD; MODE is `any` or `ordered` (and some bookings fail at first).
 #![allow(
     clippy::expect_used,
@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use db::Db;
 use diesel::PgConnection;
-use inbox::{Failure, Inbox, ReplaySafe, Settings};
+use inbox::{Failure, Inbox, ReplaySafe, Settings, SideEffects};
 use support::bookings::{Booking, book};
 use support::broker::rabbitmq;
 use support::inbox::BILLING;
+use support::sales::{Sale, sell};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -49,6 +50,9 @@ async fn main() {
                 return Err(Failure::retry("not yet"));
             }
             Ok(booking.number)
+        })
+        .on(SideEffects, |tx: &mut PgConnection, sale: &Sale, context| {
+            sell(tx, sale, context.attempt())
         })
         .settings(settings)
         .observe(move |ended| {

@@ -4,20 +4,18 @@
 
 use std::time::Duration;
 
-use diesel::sql_types::BigInt;
-use diesel::{PgConnection, QueryableByName, RunQueryDsl, sql_query};
+use diesel::PgConnection;
 use support::bookings::{self, Booked, Booking};
 use support::broker::{Corner, rabbitmq};
-use support::consumers::{Consumers, counted};
+use support::consumers::{Consumers, counted, reaches};
 use support::database::Database;
-use support::inbox::{BILLING, Store};
+use support::inbox::Store;
 use transport::{ExchangeKind, Publisher, Verdict};
 
 const ACCOUNTS: i64 = 12;
 const EACH: i64 = 150;
 const KILLS: i64 = 30;
-/// Longer than any lease.
-const HOUR: Duration = Duration::from_secs(3600);
+const BOOKED: &str = "SELECT count(*) AS count FROM bookings";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_by_one() {
@@ -48,12 +46,12 @@ async fn scenario(batch: &str) {
     let orders = [&database.url, &queue, batch, "ordered"];
     let mut consumers = Consumers::start(3, &orders, support::services::amqp_url().as_str());
     for kill in 1..=KILLS {
-        reaches(conn, ACCOUNTS * EACH * kill / (KILLS + 2)).await;
+        reaches(conn, BOOKED, ACCOUNTS * EACH * kill / (KILLS + 2)).await;
         // A moment at random; nothing waits for it.
         std::thread::sleep(Duration::from_micros(fastrand::u64(..50_000)));
         consumers.kill_any();
     }
-    reaches(conn, ACCOUNTS * EACH).await;
+    reaches(conn, BOOKED, ACCOUNTS * EACH).await;
     support::eventually("everything is acknowledged", async || corner.depth(&queue).await == 0)
         .await;
     let told = consumers.stop();
@@ -78,31 +76,4 @@ async fn scenario(batch: &str) {
     assert_eq!(PgConnection::starts(conn), 0);
     drop(lane);
     corner.clean().await;
-}
-
-#[derive(QueryableByName)]
-struct Count {
-    #[diesel(sql_type = BigInt)]
-    count: i64,
-}
-
-/// Waits until so many bookings took effect. What a killed process was retrying is leased to it for
-/// minutes: that time passes where nothing else happens.
-async fn reaches(conn: &mut PgConnection, bookings: i64) {
-    let (mut before, mut same) = (0, 0);
-    support::eventually("enough bookings take effect", async || {
-        let count = sql_query("SELECT count(*) AS count FROM bookings")
-            .get_result::<Count>(conn)
-            .expect("counts")
-            .count;
-        same = if count == before { same + 1 } else { 0 };
-        before = count;
-        if same >= 50 {
-            same = 0;
-            // Lost against the inboxes' own transactions, it is done the next time.
-            let _ = inbox::testing::pass_time(conn, BILLING, HOUR);
-        }
-        count >= bookings
-    })
-    .await;
 }

@@ -2,8 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use diesel::sql_types::BigInt;
+use diesel::{PgConnection, QueryableByName, RunQueryDsl, sql_query};
+
+use crate::inbox::BILLING;
 use crate::process::Process;
+
+/// Longer than any lease.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Processes of one program.
 pub struct Consumers {
@@ -116,4 +124,28 @@ pub fn counted(endings: &[(String, String)]) -> BTreeMap<&str, usize> {
         *counts.entry(ending.as_str()).or_default() += 1;
     }
     counts
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// Waits until a query's `count` has come so far. What a killed process was retrying is leased to it for
+/// minutes: that time passes where nothing else happens.
+pub async fn reaches(conn: &mut PgConnection, query: &str, far: i64) {
+    let (mut before, mut same) = (0, 0);
+    crate::eventually("enough takes effect", async || {
+        let count = sql_query(query).get_result::<Count>(conn).expect("counts").count;
+        same = if count == before { same + 1 } else { 0 };
+        before = count;
+        if same >= 50 {
+            same = 0;
+            // Lost against the inboxes' own transactions, it is done the next time.
+            let _ = inbox::testing::pass_time(conn, BILLING, HOUR);
+        }
+        count >= far
+    })
+    .await;
 }

@@ -36,6 +36,7 @@ pub mod recorded;
 pub mod relays;
 pub mod rights;
 pub mod roles;
+pub mod sales;
 pub mod services;
 pub mod statement;
 pub mod stream;
