@@ -261,6 +261,7 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
         ("parked", Ok(1)),
         ("refused-late", Err(inbox::effect::CallFailure::refused("no"))),
         ("decided", Err(lost())),
+        ("sent-back", Err(lost())),
         ("answered", Ok(1)),
         ("refused", Err(inbox::effect::CallFailure::refused("no"))),
         ("not-done", Err(inbox::effect::CallFailure::not_done("busy"))),
@@ -283,9 +284,13 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
     let answered = "UPDATE inbox_effects SET settled_at =";
     let answered = format!("{answered} {now} WHERE operation = 'answered'");
     assert_eq!(C::execute(conn, &answered), Ok(1));
-    let decided = all(conn).into_iter().find(|row| row.operation == "decided").expect("unknown").id;
-    let done = Decision::Done(Some("1".to_owned()));
-    decide(conn, decided, &done, &Order::new("anna@desk", "asked the bank")).expect("decides");
+    for (operation, decision) in
+        [("decided", Decision::Done(Some("1".to_owned()))), ("sent-back", Decision::NotDone)]
+    {
+        let open = all(conn).into_iter().find(|row| row.operation == operation).expect("unknown");
+        decide(conn, open.id, &decision, &Order::new("anna@desk", "asked the bank"))
+            .expect("decides");
+    }
     // Done today, and its operation has failed since.
     let effects = effects_with::<C>(&database, "young", settings);
     let _ = effects.once(CHARGE, |key| provider.answers(key, Ok(1))).await;
@@ -316,6 +321,7 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
             "parked",
             "refused-late",
             "decided",
+            "sent-back",
             "answered",
             "unknown",
             "under-way",
