@@ -96,9 +96,13 @@ async fn unknown(stopped: Direction) {
 
 async fn t21_a_client_that_goes_away_leaves_a_whole_order_behind<C: Shopping>() {
     let database = C::database();
+    let recorded = Recorded::install();
     let gate = Gate::default();
     let held = gate.clone();
-    let shop = Server::start(policy(), C::pool(&database), move |tx: &mut C, order: &Order| {
+    let policy = policy();
+    let counted = |ending| format!("{REQUESTS} policy={},ending={ending}", policy.name);
+    let (gone, first) = (counted("gone"), counted("first"));
+    let shop = Server::start(policy, C::pool(&database), move |tx: &mut C, order: &Order| {
         held.pass();
         place(tx, order)
     })
@@ -106,6 +110,7 @@ async fn t21_a_client_that_goes_away_leaves_a_whole_order_behind<C: Shopping>() 
     let client = shop.order_unread().await;
     gate.entered().await;
     drop(client);
+    eventually("it is counted", async || recorded.counter(&gone) == Some(1)).await;
     gate.open();
     let conn = &mut C::connection(&database);
     eventually("the order is committed", async || C::count(conn, "inbox_operations") == 1).await;
@@ -114,4 +119,6 @@ async fn t21_a_client_that_goes_away_leaves_a_whole_order_behind<C: Shopping>() 
     assert_eq!(shop.runs(), 1);
     assert_eq!(C::credits(conn, "pen"), [5]);
     assert_eq!(C::count(conn, "outbox_messages"), 1);
+    // Once, and for nothing else.
+    assert_eq!((recorded.counter(&gone), recorded.counter(&first)), (Some(1), Some(0)));
 }

@@ -10,12 +10,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Router};
 use futures_util::future::join_all;
+use inbox::http::telemetry::REQUESTS;
 use inbox::http::{Idempotency, Keep, Policy};
 use message::OperationKey;
 use support::effects::{CHARGE, Provider, effects};
 use support::eventually;
 use support::gate::Gate;
 use support::http::{JSON, Server, Shopping, policy};
+use support::recorded::Recorded;
 
 super::on_both!(
     the_layer_runs_a_handler_once_and_gives_its_reply_again,
@@ -203,9 +205,13 @@ async fn t16_in_the_layer_a_5xx_and_a_panic_are_kept_where_the_policy_says_so<C:
 
 async fn the_layer_finishes_a_run_whose_client_has_gone<C: Shopping>() {
     let database = C::database();
+    let recorded = Recorded::install();
     let gate = Gate::default();
     let held = gate.clone();
-    let shop = shop::<C, _>(policy(), &database, move |run| {
+    let policy = policy();
+    let counted = |ending| format!("{REQUESTS} policy={},ending={ending}", policy.name);
+    let (gone, first) = (counted("gone"), counted("first"));
+    let shop = shop::<C, _>(policy, &database, move |run| {
         let held = held.clone();
         async move {
             held.passed().await;
@@ -216,12 +222,15 @@ async fn the_layer_finishes_a_run_whose_client_has_gone<C: Shopping>() {
     let client = shop.order_unread().await;
     gate.entered().await;
     drop(client);
+    eventually("it is counted", async || recorded.counter(&gone) == Some(1)).await;
     gate.open();
     let conn = &mut C::connection(&database);
     let completed = "inbox_requests WHERE state = 'completed'";
     eventually("the run is completed", async || C::count(conn, completed) == 1).await;
     let again = shop.order("\"k\"", 5).await;
     assert_eq!((&*again.body, again.is_replayed()), ("run 1", true));
+    // Once, and for nothing else.
+    assert_eq!((recorded.counter(&gone), recorded.counter(&first)), (Some(1), Some(0)));
 }
 
 async fn the_layer_stores_nothing_of_safe_methods_or_without_a_key<C: Shopping>() {

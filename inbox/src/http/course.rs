@@ -1,21 +1,34 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::RequestEnding;
 use super::backend::HttpConnection;
 use super::front::Shared;
 
-/// What a request has come to before its transaction. One whose handler answers without it is counted all the
-/// same, when it is dropped.
+/// How far a request has come, so that it is counted once whoever answers it: the server drops what it does for a
+/// client that has gone.
 pub(super) struct Course<C: HttpConnection> {
     shared: Arc<Shared<C>>,
-    open: AtomicBool,
+    /// What it has come to if it is dropped now; `None` where it is counted.
+    dropped: Mutex<Option<RequestEnding>>,
     reached: AtomicBool,
 }
 
 impl<C: HttpConnection> Course<C> {
     pub(super) fn new(shared: Arc<Shared<C>>) -> Self {
-        Self { shared, open: AtomicBool::new(true), reached: AtomicBool::new(false) }
+        let dropped = Mutex::new(Some(RequestEnding::Gone));
+        Self { shared, dropped, reached: AtomicBool::new(false) }
+    }
+
+    /// The application's handler has it, and may answer by itself.
+    pub(super) fn hand_over(&self) {
+        self.set(Some(RequestEnding::Refused));
+    }
+
+    /// It is ours again; whether something may have been done outside meanwhile.
+    pub(super) fn take_back(&self) -> bool {
+        self.set(Some(RequestEnding::Gone));
+        self.reached.load(Ordering::Relaxed)
     }
 
     /// The handler has what it needs to do something outside.
@@ -23,17 +36,26 @@ impl<C: HttpConnection> Course<C> {
         self.reached.store(true, Ordering::Relaxed);
     }
 
-    /// Somebody else counts it; whether something may have been done outside.
-    pub(super) fn end(&self) -> bool {
-        self.open.store(false, Ordering::Relaxed);
-        self.reached.load(Ordering::Relaxed)
+    /// It was counted elsewhere.
+    pub(super) fn close(&self) {
+        self.set(None);
+    }
+
+    pub(super) fn end(&self, ending: RequestEnding) {
+        self.close();
+        self.shared.end(ending);
+    }
+
+    fn set(&self, dropped: Option<RequestEnding>) {
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) = dropped;
     }
 }
 
 impl<C: HttpConnection> Drop for Course<C> {
     fn drop(&mut self) {
-        if *self.open.get_mut() {
-            self.shared.end(RequestEnding::Refused);
+        let dropped = self.dropped.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ending) = dropped.take() {
+            self.shared.end(ending);
         }
     }
 }

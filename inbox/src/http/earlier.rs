@@ -36,8 +36,7 @@ impl<T, C: HttpConnection> Idempotent<T, C> {
             shared.telemetry.transactions_repeated.increment(1);
             before_repeating(repeats).await;
         };
-        self.course.end();
-        shared.end(ending);
+        self.course.end(ending);
         shared.telemetry.seconds.record(since.elapsed());
         Some(answered(ending, reply))
     }

@@ -45,11 +45,14 @@ pub enum RequestEnding {
     Unreadable,
     /// The application names no caller: 500.
     Misconfigured,
+    /// The client went away before there was an answer. A run that had begun is finished all the same, and a repeat
+    /// finds what came of it.
+    Gone,
 }
 
 impl RequestEnding {
     /// Every ending.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::First,
         Self::Replayed,
         Self::NotKept,
@@ -69,6 +72,7 @@ impl RequestEnding {
         Self::Unrecorded,
         Self::Unreadable,
         Self::Misconfigured,
+        Self::Gone,
     ];
 
     /// Its name, as in the label `ending`.
@@ -94,6 +98,7 @@ impl RequestEnding {
             Self::Unrecorded => "unrecorded",
             Self::Unreadable => "unreadable",
             Self::Misconfigured => "misconfigured",
+            Self::Gone => "gone",
         }
     }
 }

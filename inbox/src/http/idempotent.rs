@@ -47,7 +47,11 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         let front = request.extensions().get::<Idempotency<C>>().cloned();
         let shared = front.unwrap_or_else(|| Idempotency::from_ref(state)).shared;
-        let (parts, admitted) = shared.admit(request).await.map_err(|response| *response)?;
+        let course = Course::new(shared.clone());
+        let admitted = shared.admit(request).await;
+        // What is refused from here on is counted where it is.
+        course.close();
+        let (parts, admitted) = admitted.map_err(|response| *response)?;
         let empty = admitted.body.is_empty();
         if !empty && !is_json(&parts) {
             return Err(*shared.refused(Problem::UnsupportedMediaType));
@@ -56,7 +60,7 @@ where
         match serde_json::from_slice(bytes) {
             Ok(body) => {
                 let identity = admitted.identity.map(Arc::new);
-                let course = Course::new(shared.clone());
+                course.hand_over();
                 Ok(Self { shared, identity, course, body: Arc::new(body) })
             }
             Err(fault) => Err(*shared.unreadable(&fault)),
@@ -103,19 +107,18 @@ where
         W: Fn(&mut C, &T) -> Result<Reply, Failed> + Send + Sync + 'static,
     {
         let since = Instant::now();
-        let shared = self.shared.clone();
         let (ending, reply) = self.settle(work).await;
-        shared.end(ending);
-        shared.telemetry.seconds.record(since.elapsed());
+        self.course.end(ending);
+        self.shared.telemetry.seconds.record(since.elapsed());
         answered(ending, reply)
     }
 
-    async fn settle<W>(self, work: W) -> (RequestEnding, Reply)
+    async fn settle<W>(&self, work: W) -> (RequestEnding, Reply)
     where
         W: Fn(&mut C, &T) -> Result<Reply, Failed> + Send + Sync + 'static,
     {
         let Self { shared, identity, course, body } = self;
-        let reached = course.end();
+        let reached = course.take_back();
         let work = Arc::new(work);
         let key = identity.as_deref().map(Identity::short);
         let problem = |ending, problem: Problem| (ending, shared.problem(problem.beyond(reached)));
@@ -131,7 +134,7 @@ where
                     if let Some(answer) = shared.answer(done) {
                         return answer;
                     }
-                    if waiting.next(&shared).await {
+                    if waiting.next(shared).await {
                         continue;
                     }
                     return problem(RequestEnding::InProgress, Problem::InProgress);
@@ -186,7 +189,7 @@ where
             }
             if !looked_again && undone.may_be_outrun() {
                 looked_again = true;
-                match outrun(&shared, identity.as_ref()).await {
+                match outrun(shared, identity.as_ref()).await {
                     Some(true) => {
                         shared.telemetry.transactions_repeated.increment(1);
                         continue;
@@ -219,14 +222,14 @@ where
                     problem(RequestEnding::Failed, Problem::Interrupted)
                 }
                 Undone::Panicked => {
-                    (RequestEnding::Panicked, failed(&shared, identity.as_ref(), reached).await)
+                    (RequestEnding::Panicked, failed(shared, identity.as_ref(), reached).await)
                 }
                 Undone::Handler(_)
                 | Undone::Unwritable(_)
                 | Undone::Database(_)
                 | Undone::Commit(_) => {
                     tracing::error!(policy, key, reason = %undone, "the request failed");
-                    (RequestEnding::Failed, failed(&shared, identity.as_ref(), reached).await)
+                    (RequestEnding::Failed, failed(shared, identity.as_ref(), reached).await)
                 }
             };
         }

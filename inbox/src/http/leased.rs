@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use super::RequestEnding;
 use super::backend::HttpConnection;
 use super::body;
+use super::course::Course;
 use super::front::{Shared, Waiting, before_repeating, remedy};
 use super::identity::Identity;
 use super::lease::{Begun, Lease, Stands};
@@ -45,11 +46,16 @@ where
         Ok(key) => key,
         Err(response) => return Ok(*response),
     };
+    let course = Course::new(shared.clone());
     let admitted = match shared.admit_under(&parts, key, rest).await {
         Ok(admitted) => admitted,
-        Err(response) => return Ok(*response),
+        Err(response) => {
+            course.close();
+            return Ok(*response);
+        }
     };
     let Some(identity) = admitted.identity.map(Arc::new) else {
+        course.close();
         return Ok(*shared.misconfigured("a key was lost"));
     };
     let since = Instant::now();
@@ -79,7 +85,7 @@ where
             Err(_) => break problem(&shared, RequestEnding::Unknown, Problem::Unknown),
         }
     };
-    shared.end(if overtaken { RequestEnding::Overtaken } else { ending });
+    course.end(if overtaken { RequestEnding::Overtaken } else { ending });
     shared.telemetry.seconds.record(since.elapsed());
     Ok(response)
 }
