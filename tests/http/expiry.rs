@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use diesel::PgConnection;
 use futures_util::future::join_all;
-use inbox::http::{Idempotency, Policy};
+use inbox::http::{Idempotency, Keep, Policy};
 use support::gate::Gate;
 use support::http::{Order, Server, Shopping, place, policy};
 use support::inbox::Store;
@@ -16,6 +16,7 @@ use crate::concurrent::Undone;
 super::on_both!(
     t24_an_expired_key_is_as_new_after_the_window_only_purged_or_not,
     t24_who_fails_under_an_expired_key_is_not_run_again,
+    t24_a_failure_that_is_kept_takes_the_place_of_an_expired_reply,
     t24_the_layer_s_keys_expire_alike_and_the_purge_leaves_what_is_in_progress,
     t25_purge_and_repeats_at_the_boundary_leave_an_order_per_new_run,
     t25_in_the_layer_purge_and_repeats_at_the_boundary_leave_a_run_per_new_reply,
@@ -84,6 +85,25 @@ async fn t24_who_fails_under_an_expired_key_is_not_run_again<C: Shopping>() {
     assert_eq!(shop.runs(), 2);
     assert_eq!(shop.order("\"k\"", 7).await.status, 201);
     assert_eq!(C::credits(conn, "pen"), [5, 7]);
+}
+
+async fn t24_a_failure_that_is_kept_takes_the_place_of_an_expired_reply<C: Shopping>() {
+    let database = C::database();
+    let (mut policy, conn) = (policy(), &mut C::connection(&database));
+    policy.server_errors = Keep::Stored;
+    let shop = Server::start(policy, C::pool(&database), |tx: &mut C, order: &Order| {
+        let reply = place(tx, order)?;
+        assert_ne!(order.cents, 6, "a fault of the handler");
+        Ok(reply)
+    })
+    .await;
+    assert_eq!(shop.order("\"k\"", 5).await.status, 201);
+    age(conn, 25);
+    let spent = shop.order("\"k\"", 6).await;
+    spent.expect_problem(500, "spent");
+    let again = shop.order("\"k\"", 6).await;
+    assert_eq!((again.status, again.is_replayed(), again.body), (500, true, spent.body));
+    assert_eq!((shop.runs(), C::credits(conn, "pen")), (2, vec![5]));
 }
 
 async fn t24_the_layer_s_keys_expire_alike_and_the_purge_leaves_what_is_in_progress<C: Shopping>() {

@@ -7,12 +7,12 @@ use tokio::sync::Notify;
 use crate::PATIENCE;
 
 /// Closed at first. Clones are the same gate.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gate {
     inner: Arc<Inner>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Inner {
     open: Mutex<bool>,
     opened: Condvar,

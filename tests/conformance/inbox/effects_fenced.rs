@@ -250,18 +250,22 @@ async fn a_person_who_was_called_stays_called_when_the_attempt_reports<C: Store>
     let effects = effects_with::<C>(&database, "o1", settings);
     failed(call(&effects, Err(lost())).await);
     let end = Err(CallFailure::not_done("connection refused"));
+    let mut called = None;
     let brought = overtaken::<C>(&database, &effects, end, async || {
         // The second attempt is taken for dead, and the provider does not know: a person is called.
         let effect = effects.effect(CHARGE).ask(async |_| Ok(Answer::<u32>::StillUnknown));
         let error = failed(effect.once(async |_| Ok(2)).await);
         assert!(matches!(error, EffectError::Review { .. }), "{error}");
+        called = only(&mut C::connection(&database)).review_since;
+        assert!(called.is_some());
     });
     let error = failed(brought.await);
     assert!(matches!(error, EffectError::Review { .. }), "{error}");
     let row = only(&mut C::connection(&database));
     assert_eq!((row.state, row.attempts, row.ask_at), (State::Unknown, 2, None));
     assert_eq!(row.error, "connection refused");
-    assert!(row.review_since.is_some());
+    // Nor does the wait for that person begin anew.
+    assert_eq!(row.review_since, called);
 }
 
 async fn what_the_provider_said_of_the_newest_attempt_is_no_second_performance<C: Store>() {

@@ -5,9 +5,7 @@ use std::time::Duration;
 use inbox::effect::admin::{self, AdminError, Decision, Order, Selection, decide};
 use inbox::effect::{Answer, Policy, Reconciled, Reconciler, Settings, State};
 use support::database::Database;
-use support::effects::{
-    CHARGE, Provider, all, die, effects, effects_with, failed, lose, lost, only, pass,
-};
+use support::effects::{CHARGE, Provider, all, die, effects, failed, lose, lost, only, pass};
 use support::http::Shopping;
 use support::inbox::{BILLING, Store};
 
@@ -253,8 +251,6 @@ async fn of_two_who_asked_the_one_who_heard_done_is_believed<C: Store>() {
 async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
     let (database, provider) = (C::database(), Provider::default());
     let conn = &mut C::connection(&database);
-    let mut settings = Settings::default();
-    settings.deadline = Duration::from_millis(50);
     for (id, answer) in [
         ("done", Ok(1)),
         ("applied", Ok(1)),
@@ -267,7 +263,7 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
         ("not-done", Err(inbox::effect::CallFailure::not_done("busy"))),
         ("unknown", Err(lost())),
     ] {
-        let effects = effects_with::<C>(&database, id, settings.clone());
+        let effects = effects::<C>(&database, id);
         let _ = effects.once(CHARGE, |key| provider.answers(key, answer)).await;
     }
     die(&effects::<C>(&database, "under-way"), Policy::Review).await;
@@ -292,7 +288,7 @@ async fn effects_go_with_their_operation_and_open_ones_never<C: Shopping>() {
             .expect("decides");
     }
     // Done today, and its operation has failed since.
-    let effects = effects_with::<C>(&database, "young", settings);
+    let effects = effects::<C>(&database, "young");
     let _ = effects.once(CHARGE, |key| provider.answers(key, Ok(1))).await;
     // Its message can still be tried again.
     let (scope, empty) =
