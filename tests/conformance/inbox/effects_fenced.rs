@@ -1,22 +1,29 @@
-//! Who reports late: an attempt that was taken for dead and was not.
+//! Who calls, and who reports late: an attempt that was taken for dead and was not.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use inbox::Consumer;
 use inbox::effect::admin::{Decision, Order, decide};
-use inbox::effect::{Answer, CallFailure, EffectError, Effects, Reconciler, Settings, State};
+use inbox::effect::{
+    Answer, CallFailure, EffectError, Effects, Policy, Reconciler, Settings, State,
+};
 use inbox::telemetry::EFFECTS;
 use support::database::Database;
 use support::effects::{
-    CHARGE, Provider, effects, effects_with, failed, lost, of_consumer, only, overtaken,
+    CHARGE, Provider, die, effects, effects_with, failed, lose, lost, of_consumer, only, operation,
+    overtaken, pass,
 };
 use support::inbox::{BILLING, Store};
 use support::recorded::Recorded;
-use tokio::sync::Semaphore;
+use tokio::sync::{Barrier, Semaphore};
 
 use super::on_both;
 
 on_both!(
+    of_many_that_want_an_effect_at_once_one_calls,
     the_newest_attempt_is_believed_although_it_was_taken_for_dead,
     a_late_done_ends_what_is_open,
     a_late_done_is_kept_while_another_call_is_under_way_and_decides_when_that_is_not_done,
@@ -40,6 +47,46 @@ async fn call(effects: &Effects, answer: Result<u32, CallFailure>) -> Result<u32
     let provider = Provider::default();
     let effect = effects.effect(CHARGE).repeat_safe();
     effect.once(|key| provider.answers(key, answer)).await
+}
+
+/// However the effect stands: not begun, of unknown outcome, or of a process that has died.
+async fn of_many_that_want_an_effect_at_once_one_calls<C: Store>() {
+    const MANY: usize = 8;
+    let (database, provider) = (C::database(), Provider::default());
+    let pool = C::pool_with(&database, db::Settings::default().with_pool_size(8));
+    for round in 0..30 {
+        let id = format!("o{round}");
+        match round % 3 {
+            0 => {}
+            1 => drop(lose(&effects::<C>(&database, &id), &provider, Policy::RepeatSafe).await),
+            _ => {
+                die(&effects::<C>(&database, &id), Policy::RepeatSafe).await;
+                pass(&mut C::connection(&database), HOUR);
+            }
+        }
+        let (all_here, calls) = (Barrier::new(MANY), AtomicUsize::new(0));
+        let each = (0..MANY).map(|_| async {
+            let effects = Effects::new(pool.clone(), BILLING, &operation(&id));
+            let call = effects.effect(CHARGE).repeat_safe().once(async |_| {
+                calls.fetch_add(1, Ordering::SeqCst);
+                // Nobody is answered with what is stored: everybody has come before there is a result.
+                all_here.wait().await;
+                Ok(1)
+            });
+            let brought = call.await;
+            if brought.is_err() {
+                all_here.wait().await;
+            }
+            brought
+        });
+        for brought in join_all(each).await {
+            assert!(
+                matches!(brought, Ok(1) | Err(EffectError::UnderWay { .. })),
+                "round {round}: {brought:?}"
+            );
+        }
+        assert_eq!(calls.into_inner(), 1, "round {round}");
+    }
 }
 
 async fn the_newest_attempt_is_believed_although_it_was_taken_for_dead<C: Store>() {
