@@ -9,6 +9,7 @@ mod class;
 mod conninfo;
 mod error;
 mod manager;
+mod opening;
 mod pool;
 #[cfg(feature = "postgres")]
 mod pooler;

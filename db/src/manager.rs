@@ -1,8 +1,10 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use diesel::ConnectionError;
 use diesel::r2d2::{self, ManageConnection, PooledConnection};
 
+use crate::opening::Opening;
 use crate::{Backend, Settings};
 
 /// Opens guarded connections and remembers which of them died.
@@ -12,12 +14,13 @@ use crate::{Backend, Settings};
 pub(crate) struct Manager<C> {
     address: String,
     settings: Arc<Settings>,
+    opening: Opening,
     connection: std::marker::PhantomData<fn() -> C>,
 }
 
 impl<C> Manager<C> {
-    pub(crate) fn new(address: String, settings: Arc<Settings>) -> Self {
-        Self { address, settings, connection: std::marker::PhantomData }
+    pub(crate) fn new(address: String, settings: Arc<Settings>, opening: Opening) -> Self {
+        Self { address, settings, opening, connection: std::marker::PhantomData }
     }
 }
 
@@ -31,6 +34,10 @@ impl<C: Backend> ManageConnection for Manager<C> {
     type Error = r2d2::Error;
 
     fn connect(&self) -> Result<Held<C>, r2d2::Error> {
+        let Some(_under_way) = self.opening.begin() else {
+            let reason = "the pool has ended".to_owned();
+            return Err(r2d2::Error::ConnectionError(ConnectionError::BadConnection(reason)));
+        };
         let mut conn = C::establish(&self.address).map_err(r2d2::Error::ConnectionError)?;
         conn.prepare(&self.settings).map_err(r2d2::Error::QueryError)?;
         Ok(Held { conn, dead: false })

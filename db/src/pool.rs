@@ -8,10 +8,16 @@ use diesel::r2d2::Pool;
 use crate::abandoned::Abandoned;
 use crate::address::{redacted, scrubbed};
 use crate::manager::{Manager, Pooled, Quiet};
+use crate::opening::LastOut;
 use crate::{Backend, CallError, OpenError, Refusal, Settings};
 
 /// A pool of connections whose blocking work runs off the async threads. Clones share the pool.
+///
+/// Dropping the last clone waits up to a second for connections that are being opened at that moment: a process
+/// that ends inside of them can crash. Let go of it before you end the process.
 pub struct Db<C: Backend> {
+    /// Before the pool: a thread that opens a connection for it must not be the one to drop it.
+    last: Arc<LastOut>,
     /// Replaced when calls of it do not come back.
     current: Arc<RwLock<Current<C>>>,
     address: Arc<str>,
@@ -27,6 +33,7 @@ struct Current<C: Backend> {
 impl<C: Backend> Clone for Db<C> {
     fn clone(&self) -> Self {
         Self {
+            last: self.last.clone(),
             current: self.current.clone(),
             address: self.address.clone(),
             full: self.full.clone(),
@@ -52,12 +59,13 @@ impl<C: Backend> Db<C> {
         let shown = redacted(address);
         let settings = Arc::new(settings);
         drop(connected::<C>(&full, address, &settings)?);
-        let pool = Self::pool(&full, &settings);
+        let last = Arc::new(LastOut::default());
+        let pool = Self::pool(&full, &settings, &last);
         let current = Arc::new(RwLock::new(Current { pool, abandoned: Abandoned::default() }));
-        Ok(Self { current, address: shown.into(), full: full.into(), settings })
+        Ok(Self { last, current, address: shown.into(), full: full.into(), settings })
     }
 
-    fn pool(full: &str, settings: &Arc<Settings>) -> Pool<Manager<C>> {
+    fn pool(full: &str, settings: &Arc<Settings>, last: &LastOut) -> Pool<Manager<C>> {
         Pool::builder()
             .max_size(settings.pool_size.max(1))
             .min_idle(Some(0))
@@ -66,7 +74,7 @@ impl<C: Backend> Db<C> {
             // just as well, and is kept out of the pool from then on.
             .test_on_check_out(false)
             .error_handler(Box::new(Quiet))
-            .build_unchecked(Manager::new(full.to_owned(), settings.clone()))
+            .build_unchecked(Manager::new(full.to_owned(), settings.clone(), last.0.clone()))
     }
 
     /// Opens a pool from async code.
@@ -189,7 +197,7 @@ impl<C: Backend> Db<C> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         // Of several calls that find the pool hung one replaces it.
         if current.abandoned.is(abandoned) {
-            let pool = Self::pool(&self.full, &self.settings);
+            let pool = Self::pool(&self.full, &self.settings, &self.last);
             *current = Current { pool, abandoned: Abandoned::default() };
         }
     }
