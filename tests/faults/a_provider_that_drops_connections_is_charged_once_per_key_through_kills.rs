@@ -15,7 +15,6 @@ use support::database::Database;
 use support::provider::Stub;
 use support::services::amqp_url;
 use transport::rabbitmq::RabbitMq;
-use transport::{Publisher, Verdict};
 
 const CHARGES: usize = 1_000;
 const KILLS: usize = 50;
@@ -113,9 +112,7 @@ impl Scene {
         let messages: Vec<Message> = (1..=CHARGES)
             .map(|number| Booking::new(1, i64::try_from(number).expect("fits")).message(&exchange))
             .collect();
-        let mut lane = corner.broker.open_lane().await.expect("a lane");
-        let verdicts = lane.publish(&messages).await.expect("settled");
-        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Confirmed));
+        corner.publish(&messages).await;
         let stub = Stub::start(honours_keys).await;
         let orders = [&*database.url, &queue, &stub.address(), policy];
         let mut consumers = Consumers::of("charging_consumer", CONSUMERS, &orders, &amqp_url());

@@ -10,7 +10,7 @@ use support::broker::{Corner, rabbitmq};
 use support::consumers::{Consumers, counted, reaches};
 use support::database::Database;
 use support::inbox::Store;
-use transport::{ExchangeKind, Publisher, Verdict};
+use transport::ExchangeKind;
 
 const ACCOUNTS: i64 = 12;
 const EACH: i64 = 150;
@@ -39,9 +39,7 @@ async fn scenario(batch: &str) {
         .flat_map(|number| (0..ACCOUNTS).map(move |account| Booking::new(account, number)))
         .map(|booking| booking.message(&exchange))
         .collect();
-    let mut lane = corner.broker.open_lane().await.expect("a lane");
-    let verdicts = lane.publish(&messages).await.expect("settled");
-    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Confirmed));
+    corner.publish(&messages).await;
 
     let orders = [&database.url, &queue, batch, "ordered"];
     let mut consumers = Consumers::start(3, &orders, support::services::amqp_url().as_str());
@@ -74,6 +72,5 @@ async fn scenario(batch: &str) {
     assert_eq!(order.len(), expected.len());
     assert_eq!(PgConnection::parked(conn), []);
     assert_eq!(PgConnection::starts(conn), 0);
-    drop(lane);
     corner.clean().await;
 }

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use message::{Headers, Message, MessageId};
 use transport::rabbitmq::{RabbitMq, RabbitSettings};
 use transport::{
-    Binding, Delivery, Exchange, ExchangeKind, Publisher, Queue, Subscriber, Subscription, Topology,
+    Binding, Delivery, Exchange, ExchangeKind, Publisher, Queue, Subscriber, Subscription,
+    Topology, Verdict,
 };
 
 use crate::services;
@@ -48,6 +49,13 @@ impl<B: Broker> Corner<B> {
     pub fn new(broker: B) -> Self {
         let prefix = format!("counterfoil-test-{}", uuid::Uuid::now_v7().simple());
         Self { broker, prefix, made: Mutex::default() }
+    }
+
+    /// Publishes what the broker must confirm.
+    pub async fn publish(&self, batch: &[Message]) {
+        let mut lane = self.broker.open_lane().await.expect("a lane");
+        let verdicts = lane.publish(batch).await.expect("settled");
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Confirmed), "{verdicts:?}");
     }
 
     /// A name that nobody else uses.

@@ -2,10 +2,11 @@
 //! stock from below zero, an order from being sold twice, or a number from being given twice.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::{BigInt, Text};
-use diesel::{OptionalExtension, PgConnection, QueryableByName, RunQueryDsl, sql_query};
+use diesel::{PgConnection, QueryableByName, RunQueryDsl, sql_query};
 use inbox::Failure;
 use message::{Event, Message};
 use serde::{Deserialize, Serialize};
@@ -134,12 +135,16 @@ pub fn sold(conn: &mut PgConnection) -> Vec<Sold> {
         .expect("reads")
 }
 
-/// How many of an item are left.
-pub fn remaining(conn: &mut PgConnection, item: &str) -> Option<i64> {
-    sql_query("SELECT remaining AS number FROM stock WHERE item = $1")
-        .bind::<Text, _>(item)
-        .get_result::<Number>(conn)
-        .optional()
-        .expect("reads")
-        .map(|row| row.number)
+#[derive(QueryableByName)]
+struct Left {
+    #[diesel(sql_type = Text)]
+    item: String,
+    #[diesel(sql_type = BigInt)]
+    remaining: i64,
+}
+
+/// How many of each item are left.
+pub fn remaining(conn: &mut PgConnection) -> BTreeMap<String, i64> {
+    let rows: Vec<Left> = sql_query("SELECT item, remaining FROM stock").load(conn).expect("reads");
+    rows.into_iter().map(|left| (left.item, left.remaining)).collect()
 }

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-
 use inbox::Consumer;
 use inbox::effect::admin::{Decision, Order, decide};
 use inbox::effect::{

@@ -2,18 +2,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use message::{Message, name};
-use support::broker::{Broker, Corner, drain, message, operation};
-use transport::{
-    ExchangeKind, Publisher as _, Subscriber as _, Topology as _, Unavailable, Verdict,
-};
+use support::broker::{drain, message, operation};
+use transport::{ExchangeKind, Publisher as _, Subscriber as _, Topology as _, Unavailable};
 
 use super::Harness;
-
-pub(super) async fn publish(corner: &Corner<impl Broker>, batch: &[Message]) {
-    let mut lane = corner.broker.open_lane().await.expect("a lane");
-    let verdicts = lane.publish(batch).await.expect("settled");
-    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Confirmed), "{verdicts:?}");
-}
 
 pub(super) fn numbered(exchange: &str, count: usize) -> Vec<Message> {
     (0..count).map(|i| message(exchange, "ok", i)).collect()
@@ -57,7 +49,7 @@ pub(crate) async fn every_property_and_header_arrives_as_sent(harness: &impl Har
     }
     rich.headers.insert(longest("h"), "255 bytes of name");
     let sent = [plain, rich];
-    publish(&corner, &sent).await;
+    corner.publish(&sent).await;
 
     let mut subscription = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
     for message in &sent {
@@ -102,7 +94,7 @@ pub(crate) async fn a_lane_keeps_its_order(harness: &impl Harness) {
 pub(crate) async fn a_dropped_subscription_gives_back_what_it_held(harness: &impl Harness) {
     let corner = harness.corner();
     let (exchange, queue) = corner.pair().await;
-    publish(&corner, &numbered(&exchange, 4)).await;
+    corner.publish(&numbered(&exchange, 4)).await;
     let mut subscription = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
     let first = subscription.receive().await.expect("a delivery");
     first.acker.ack().await.expect("acknowledged");
@@ -122,7 +114,7 @@ pub(crate) async fn a_dropped_subscription_gives_back_what_it_held(harness: &imp
 pub(crate) async fn one_answer_covers_all_that_came_before(harness: &impl Harness) {
     let corner = harness.corner();
     let (exchange, queue) = corner.pair().await;
-    publish(&corner, &numbered(&exchange, 7)).await;
+    corner.publish(&numbered(&exchange, 7)).await;
     let mut subscription = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
     let mut held = Vec::new();
     for _ in 0..6 {
@@ -144,7 +136,7 @@ pub(crate) async fn one_answer_covers_all_that_came_before(harness: &impl Harnes
 pub(crate) async fn a_requeued_delivery_comes_again_marked(harness: &impl Harness) {
     let corner = harness.corner();
     let (exchange, queue) = corner.pair().await;
-    publish(&corner, &numbered(&exchange, 5)).await;
+    corner.publish(&numbered(&exchange, 5)).await;
     let mut subscription = corner.broker.subscribe(&queue, 3).await.expect("subscribed");
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -206,7 +198,7 @@ pub(crate) async fn a_receive_given_up_loses_nothing(harness: &impl Harness) {
 pub(crate) async fn an_answer_after_the_subscription_is_an_error(harness: &impl Harness) {
     let corner = harness.corner();
     let (exchange, queue) = corner.pair().await;
-    publish(&corner, &numbered(&exchange, 1)).await;
+    corner.publish(&numbered(&exchange, 1)).await;
     let mut subscription = corner.broker.subscribe(&queue, 1).await.expect("subscribed");
     let held = subscription.receive().await.expect("a delivery");
     drop(subscription);
@@ -235,7 +227,7 @@ pub(crate) async fn a_deleted_queue_ends_its_subscription(harness: &impl Harness
     // A new queue of that name is not the old subscription's.
     corner.queue("queue").await;
     corner.bind(&exchange, &queue, "ok").await;
-    publish(&corner, &numbered(&exchange, 1)).await;
+    corner.publish(&numbered(&exchange, 1)).await;
     let mut subscription = corner.broker.subscribe(&queue, 1).await.expect("subscribed");
     assert_eq!(drain(&mut *subscription, 1).await, ["0"]);
     drop(subscription);

@@ -5,12 +5,12 @@ use support::broker::{drain, message, operation};
 use transport::{ExchangeKind, Subscriber as _};
 
 use super::Harness;
-use super::consuming::{numbered, numbers, publish};
+use super::consuming::{numbered, numbers};
 
 pub(crate) async fn prefetch_bounds_what_a_consumer_holds(harness: &impl Harness) {
     let corner = harness.corner();
     let (exchange, queue) = corner.pair().await;
-    publish(&corner, &numbered(&exchange, 5)).await;
+    corner.publish(&numbered(&exchange, 5)).await;
     let mut small = corner.broker.subscribe(&queue, 2).await.expect("subscribed");
     // 0 would be unlimited to RabbitMQ and is taken as 1.
     let mut smallest = corner.broker.subscribe(&queue, 0).await.expect("subscribed");
@@ -34,7 +34,7 @@ pub(crate) async fn prefetch_bounds_what_a_consumer_holds(harness: &impl Harness
     all.sort();
     assert_eq!(all, numbers(0..5));
     // An answer makes room for one more.
-    publish(&corner, &[message(&exchange, "ok", "next")]).await;
+    corner.publish(&[message(&exchange, "ok", "next")]).await;
     drop(rest);
     let [first, ..] = held;
     first.acker.ack().await.expect("acknowledged");
@@ -50,7 +50,7 @@ pub(crate) async fn competing_consumers_share_a_queue(harness: &impl Harness) {
     for _ in 0..3 {
         consumers.push(corner.broker.subscribe(&queue, 1).await.expect("subscribed"));
     }
-    publish(&corner, &numbered(&exchange, 3)).await;
+    corner.publish(&numbered(&exchange, 3)).await;
     // Each holds its one delivery until all have one, so none can have taken two.
     let mut held = Vec::new();
     for consumer in &mut consumers {
@@ -70,7 +70,7 @@ pub(crate) async fn of_several_consumers_one_is_active_where_told_so(harness: &i
     corner.bind(&exchange, &queue, "ok").await;
     let mut first = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
     let mut second = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
-    publish(&corner, &numbered(&exchange, 6)).await;
+    corner.publish(&numbered(&exchange, 6)).await;
     let mut held = Vec::new();
     for number in numbers(0..6) {
         let delivery = tokio::select! {
@@ -88,7 +88,7 @@ pub(crate) async fn of_several_consumers_one_is_active_where_told_so(harness: &i
 
     let mut third = corner.broker.subscribe(&queue, 10).await.expect("subscribed");
     let waiting = tokio::spawn(async move { drain(&mut *third, 1).await });
-    publish(&corner, &numbered(&exchange, 1)).await;
+    corner.publish(&numbered(&exchange, 1)).await;
     drop((held, second));
     assert_eq!(waiting.await.expect("no panic"), numbers(0..1));
     corner.clean().await;
@@ -101,7 +101,7 @@ pub(crate) async fn what_waits_is_counted_after_what_was_sent(harness: &impl Har
     assert_eq!(subscription.waiting().await.expect("counted"), 0);
     // Often, for what it is about is a race.
     for _ in 0..20 {
-        publish(&corner, &numbered(&exchange, 3)).await;
+        corner.publish(&numbered(&exchange, 3)).await;
         // As many as may be sent: once they are, nothing is ready, and all are there at once.
         let mut seen = 0;
         while seen < 3 {
