@@ -53,6 +53,7 @@ impl<C: InboxConnection> Receiving<C> {
         among: &Arc<Outstanding>,
         lost: &CancellationToken,
     ) -> Result<(), Unavailable> {
+        let mut looked_empty = false;
         loop {
             let waiting = subscription.waiting().await?;
             let mut received = 0;
@@ -78,13 +79,17 @@ impl<C: InboxConnection> Receiving<C> {
                 }
             };
             if received > 0 || more {
+                looked_empty = false;
                 continue;
             }
-            if waiting == 0 {
+            // Once is not enough: a delivery that is not counted any more may arrive behind the count.
+            if waiting == 0 && looked_empty {
                 return Ok(());
             }
+            looked_empty = waiting == 0;
             if let Ok(delivery) = timeout(ON_ITS_WAY, subscription.receive()).await {
                 self.hand_on(delivery?, among, lost).await;
+                looked_empty = false;
             }
         }
     }

@@ -27,6 +27,7 @@ pub struct Feed {
     receive: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Delivery>>>,
     answers: Arc<Answers>,
     next: Arc<AtomicU64>,
+    on_its_way: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -49,7 +50,13 @@ impl Feed {
     pub fn new() -> Self {
         let (send, receive) = mpsc::unbounded_channel();
         let receive = Arc::new(tokio::sync::Mutex::new(receive));
-        Self { send, receive, answers: Arc::default(), next: Arc::default() }
+        Self {
+            send,
+            receive,
+            answers: Arc::default(),
+            next: Arc::default(),
+            on_its_way: Arc::default(),
+        }
     }
 
     /// Is called at the very moment an answer is given.
@@ -94,6 +101,11 @@ impl Feed {
         number
     }
 
+    /// What has been delivered is counted no more, and not there yet for whoever looks first.
+    pub fn put_on_its_way(&self) {
+        self.on_its_way.store(true, Ordering::SeqCst);
+    }
+
     /// Whether answers are lost on the way from now on.
     pub fn lose_answers(&self, lost: bool) {
         self.answers.lost.store(lost, Ordering::SeqCst);
@@ -128,11 +140,15 @@ impl Subscriber for Feed {
 #[async_trait]
 impl Subscription for Feed {
     async fn receive(&mut self) -> Result<Delivery, Unavailable> {
+        if self.on_its_way.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         Ok(self.receive.lock().await.recv().await.expect("the feed keeps a sender"))
     }
 
     async fn waiting(&mut self) -> Result<u64, Unavailable> {
-        Ok(self.receive.lock().await.len() as u64)
+        let counted = !self.on_its_way.load(Ordering::SeqCst);
+        Ok(if counted { self.receive.lock().await.len() as u64 } else { 0 })
     }
 }
 

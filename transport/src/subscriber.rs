@@ -34,8 +34,8 @@ pub trait Subscription: Send {
     async fn receive(&mut self) -> Result<Delivery, Unavailable>;
 
     /// How many messages lie ready in the queue. What the broker had sent to this subscription before it
-    /// counted can be [received](Self::receive) at once afterwards: if the count is 0 and nothing can be,
-    /// nothing is there.
+    /// counted can be [received](Self::receive) at once afterwards, or within moments on a busy machine: if the
+    /// count is 0, nothing can be, and a little later it is the same, nothing is there.
     ///
     /// # Errors
     /// [`Unavailable`] when the consumer ended.

@@ -21,6 +21,7 @@ on_both!(
     over_memory_it_is_idle_when_the_queue_is_empty,
     over_rabbitmq_it_is_idle_when_the_queue_is_empty,
     what_waits_for_its_time_is_not_waited_for,
+    what_arrives_behind_the_count_is_done_too,
     what_comes_back_through_a_lost_broker_is_done_too,
 );
 
@@ -105,6 +106,14 @@ async fn what_waits_for_its_time_is_not_waited_for<C: Store>() {
     assert_eq!(inbox.run_until_idle().await.expect("runs").to_string(), "1 applied");
     assert_eq!(assert_applied_once(conn, BILLING, &Payment::key("p1")).duplicates, 0);
     assert_nothing_parked(conn, BILLING);
+}
+
+async fn what_arrives_behind_the_count_is_done_too<C: Store>() {
+    let (database, feed) = (C::database(), support::feed::Feed::new());
+    let inbox = inbox(C::pool(&database), feed.clone(), "q", patient());
+    feed.deliver(&Payment::new("p1", 70).message());
+    feed.put_on_its_way();
+    assert_eq!(inbox.run_until_idle().await.expect("runs").to_string(), "1 applied");
 }
 
 async fn what_comes_back_through_a_lost_broker_is_done_too<C: Store>() {

@@ -12,6 +12,7 @@ mod address;
 mod batch;
 mod confirm;
 mod connection;
+mod count;
 mod decode;
 mod encode;
 mod failure;

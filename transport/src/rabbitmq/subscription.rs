@@ -3,13 +3,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 
 use super::connection::Link;
+use super::count::ready;
 use super::decode;
 use super::failure::{ChannelClosed, Reach, lost, reach, within};
 use crate::{Acknowledge, Delivery, Subscription, Unavailable};
@@ -83,12 +82,9 @@ impl Subscription for RabbitSubscription {
 
     async fn waiting(&mut self) -> Result<u64, Unavailable> {
         // On the consumer's own channel: the answer comes after everything that was sent before it.
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let declare = self.channel.queue_declare(self.name.clone(), options, FieldTable::default());
-        match within("queue.declare", self.deadline, declare).await? {
-            Ok(queue) => Ok(u64::from(queue.message_count())),
-            Err(error) => Err(ended(&self.link, self.name.as_str(), error)),
-        }
+        let ready = ready(&self.channel, self.name.clone());
+        let ready = within("queue.declare", self.deadline, ready).await?;
+        ready.map_err(|error| ended(&self.link, self.name.as_str(), error))
     }
 }
 

@@ -10,6 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::RabbitMq;
 use super::connection::Link;
+use super::count::ready;
 use super::failure::{ChannelClosed, Reach, lost, reach};
 use crate::{
     Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, Topology, TopologyError,
@@ -153,13 +154,10 @@ impl Topology for RabbitMq {
     async fn queue_depth(&self, queue: &str) -> Result<Option<u64>, TopologyError> {
         let object = format!("queue {queue:?}");
         let name = named(&object, queue)?;
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let link = self.link().await?;
-        let answer = ask(&link, "look up a queue", async |channel| {
-            channel.queue_declare(name, options, FieldTable::default()).await
-        });
-        match answer.await? {
-            Ok(queue) => Ok(Some(queue.message_count().into())),
+        let ready = ask(&link, "look up a queue", async |channel| ready(channel, name).await);
+        match ready.await? {
+            Ok(ready) => Ok(Some(ready)),
             Err(closed) if closed.is_not_found() => Ok(None),
             Err(closed) => Err(TopologyError::Refused { object, text: closed.text }),
         }
