@@ -5,6 +5,7 @@ mod abandoned;
 mod address;
 mod backend;
 mod class;
+mod connect;
 #[cfg(feature = "postgres")]
 mod conninfo;
 mod error;

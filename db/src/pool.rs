@@ -2,14 +2,14 @@ use std::any::Any;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use diesel::ConnectionError;
 use diesel::r2d2::Pool;
 
 use crate::abandoned::Abandoned;
-use crate::address::{redacted, scrubbed};
+use crate::address::redacted;
+use crate::connect::connected;
 use crate::manager::{Manager, Pooled, Quiet};
 use crate::opening::LastOut;
-use crate::{Backend, CallError, OpenError, Refusal, Settings};
+use crate::{Backend, CallError, OpenError, Settings};
 
 /// A pool of connections whose blocking work runs off the async threads. Clones share the pool.
 ///
@@ -200,36 +200,6 @@ impl<C: Backend> Db<C> {
             let pool = Self::pool(&self.full, &self.settings, &self.last);
             *current = Current { pool, abandoned: Abandoned::default() };
         }
-    }
-}
-
-fn connected<C: Backend>(full: &str, address: &str, settings: &Settings) -> Result<C, OpenError> {
-    let mut conn = C::establish(full).map_err(|error| refused::<C>(&error, address))?;
-    conn.prepare(settings).map_err(|error| OpenError::Unsuitable {
-        address: redacted(address),
-        reason: scrubbed(&error.to_string(), address),
-    })?;
-    Ok(conn)
-}
-
-fn refused<C: Backend>(error: &ConnectionError, address: &str) -> OpenError {
-    let reason = scrubbed(&error.to_string(), address);
-    let shown = redacted(address);
-    match error {
-        ConnectionError::InvalidConnectionUrl(_) | ConnectionError::InvalidCString(_) => {
-            OpenError::BadAddress { reason }
-        }
-        _ => match C::refusal(&reason) {
-            Refusal::Unreachable => OpenError::Unreachable { address: shown, reason },
-            Refusal::Login => OpenError::LoginRefused { address: shown, reason },
-            Refusal::Unproven => OpenError::Unproven { address: shown, reason },
-            Refusal::Parameter => OpenError::BadAddress {
-                reason: format!(
-                    "{reason}: the pooler does not pass it on; take it out of the address and set what it was for with \
-                     ALTER ROLE … SET (search_path, for example)"
-                ),
-            },
-        },
     }
 }
 
