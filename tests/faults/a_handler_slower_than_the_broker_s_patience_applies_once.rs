@@ -41,6 +41,10 @@ async fn slower_than_the_broker() {
         },
     );
     let mut running = Running::start(inbox);
+    let consumers = ["list_queues", "--no-table-headers", "consumers"];
+    eventually("it consumes", async || node.ctl(&consumers).trim() == "1").await;
+    // A channel keeps what it was opened with. The second one has as much time as it needs.
+    node.ctl(&["eval", "application:set_env(rabbit, consumer_timeout, 600000)."]);
     let paid = Message { exchange, ..Payment::new("p1", 7).message() };
     let paid = Message { routing_key: "ok".into(), ..paid };
     let mut lane = corner.broker.open_lane().await.expect("a lane");

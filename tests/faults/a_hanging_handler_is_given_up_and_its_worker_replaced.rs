@@ -18,7 +18,9 @@ use support::inbox::{BILLING, Payment, Running, Store, Told, parked};
 use support::process::Process;
 use support::recorded::Recorded;
 
-const DEADLINE: Duration = Duration::from_secs(1);
+/// Long beside what ends earlier: a limit of the database, and everything that does not hang.
+const DEADLINE: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(1);
 const OTHERS: usize = 10;
 const HUNG: Ending = parked(Reason::Hung);
 
@@ -26,8 +28,8 @@ const HUNG: Ending = parked(Reason::Hung);
 fn limits(concurrency: usize) -> db::Settings {
     let mut limits =
         db::Settings::default().with_pool_size(u32::try_from(concurrency).expect("few"));
-    limits.statement_timeout = Duration::from_millis(500);
-    limits.idle_in_transaction_timeout = Duration::from_millis(500);
+    limits.statement_timeout = LIMIT;
+    limits.idle_in_transaction_timeout = LIMIT;
     limits.lock_timeout = Duration::from_millis(100);
     limits
 }
@@ -135,15 +137,21 @@ async fn in_many_statements(concurrency: usize) {
     // While all that hang still hold their operations.
     let told = until(&mut running, OTHERS, &[Ending::Applied]).await;
     let hung = told.iter().filter(|told| told.ending == HUNG).count();
-    assert!(hung >= concurrency && hung + OTHERS == told.len(), "{told:?}");
+    // A retry is put off as long as its operation is held.
+    let usual = [HUNG, Ending::Applied, Ending::Unsettled];
+    assert!(
+        hung >= concurrency && told.iter().all(|told| usual.contains(&told.ending)),
+        "{told:?}"
+    );
     for row in lot(&database, &consumer) {
         assert_eq!((row.reason, row.attempts), (Reason::Hung, 1), "waiting spends no attempt");
-        assert!(row.detail.contains("longer than 1s"), "{}", row.detail);
+        assert!(row.detail.contains("longer than 3s"), "{}", row.detail);
     }
     assert_eq!(hung_count(&recorded, &consumer), Some(concurrency as u64));
     go.store(true, Ordering::SeqCst);
     let told = until(&mut running, concurrency, &[Ending::Duplicate]).await;
-    assert!(told.iter().all(|told| [HUNG, Ending::Duplicate].contains(&told.ending)), "{told:?}");
+    let usual = [HUNG, Ending::Duplicate, Ending::Unsettled];
+    assert!(told.iter().all(|told| usual.contains(&told.ending)), "{told:?}");
     assert_eq!(running.stop().await, []);
     assert_eq!(PgConnection::credits(&mut database.pg(), "a"), vec![7; concurrency]);
     assert_eq!(lot(&database, &consumer), []);

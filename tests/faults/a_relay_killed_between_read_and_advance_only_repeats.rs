@@ -107,7 +107,8 @@ impl<'a> Locked<'a> {
         support::eventually("the write waits", async || {
             let waiting: Count = sql_query(
                 "SELECT count(*) AS count FROM pg_stat_activity
-                 WHERE application_name = 'first' AND wait_event_type = 'Lock' AND query LIKE $1",
+                 WHERE datname = current_database() AND application_name = 'first'
+                   AND wait_event_type = 'Lock' AND query LIKE $1",
             )
             .bind::<Text, _>(like)
             .get_result(&mut conn)
@@ -122,7 +123,7 @@ impl<'a> Locked<'a> {
     fn bury(self) {
         sql_query(
             "SELECT count(pg_terminate_backend(pid)) AS count FROM pg_stat_activity
-             WHERE application_name = 'first'",
+             WHERE datname = current_database() AND application_name = 'first'",
         )
         .get_result::<Count>(self.0)
         .expect("terminates");

@@ -11,7 +11,7 @@ use outbox::Draft;
 use relay::{Backoff, Relay};
 use support::broker::{Corner, rabbitmq};
 use support::events::Fact;
-use support::flow::{Flow, broker, settings};
+use support::flow::{Flow, patient, settings};
 use support::services::amqp_url;
 use transport::rabbitmq::RabbitMq;
 use transport::{ExchangeKind, Overflow, QueueKind, Subscriber};
@@ -77,7 +77,9 @@ async fn on_classic_and_quorum_queues() {
     settings.chunk_rows = 4_000;
     settings.hold_backoff =
         Backoff { first: Duration::from_secs(600), longest: Duration::from_secs(600) };
-    let publisher = RabbitMq::new(&broker(&amqp_url())).expect("valid");
+    // `run_once` waits for nobody, and there is no outage here.
+    settings.lease = Duration::from_secs(60);
+    let publisher = RabbitMq::new(&patient(&amqp_url())).expect("valid");
     let relay =
         Relay::new(flow.pool(), Arc::new(publisher)).settings(settings).build().expect("valid");
     support::bounded(relay.run_once()).await.expect("drains");

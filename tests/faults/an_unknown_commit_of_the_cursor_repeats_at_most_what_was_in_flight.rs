@@ -67,13 +67,14 @@ async fn scenario(took_effect: bool) {
         proxy.cut();
         proxy.resume();
     } else {
+        // The relay's next session waits behind this commit: it sends nothing before it is ended.
+        proxy.cut();
         gate.batch_execute(
             "SELECT pg_terminate_backend(pid) FROM pg_locks
              WHERE locktype = 'advisory' AND NOT granted AND database =
                 (SELECT oid FROM pg_database WHERE datname = current_database())",
         )
         .expect("ends it inside its commit");
-        proxy.cut();
         gate.batch_execute("COMMIT").expect("opens the gate");
     }
     Stream::drained(&mut producer).await;

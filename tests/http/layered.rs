@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, SET_COOKIE};
@@ -71,7 +72,7 @@ async fn the_layer_runs_a_handler_once_and_gives_its_reply_again<C: Shopping>() 
 async fn the_layer_runs_one_of_many_at_once<C: Shopping>() {
     let database = C::database();
     let mut policy = policy();
-    policy.wait = std::time::Duration::from_secs(60);
+    policy.wait = Duration::from_secs(60);
     let shop = shop::<C, _>(policy, &database, numbered).await;
     for answer in join_all((0..50).map(|_| shop.order("\"k\"", 5))).await {
         assert_eq!((answer.status, &*answer.body), (201, "run 1"), "{answer:?}");
@@ -114,7 +115,10 @@ async fn t14_in_the_layer_a_4xx_is_kept_by_default<C: Shopping>() {
 async fn a_handler_that_runs_twice_finds_the_effect_of_its_request<C: Shopping>() {
     let (database, provider, gate) = (C::database(), Provider::default(), Gate::default());
     let ledger = effects::<C>(&database, "of no request");
-    let front = Idempotency::new(policy(), C::pool(&database)).expect("a good policy");
+    let mut policy = policy();
+    // Not renewed between the end it is given here and the next request.
+    policy.lease = Duration::from_secs(3_600);
+    let front = Idempotency::new(policy, C::pool(&database)).expect("a good policy");
     let runs = Arc::new(AtomicUsize::new(0));
     let (bank, held, counted) = (provider.clone(), gate.clone(), runs.clone());
     let charge = async move |Extension(operation): Extension<OperationKey>| {

@@ -85,7 +85,9 @@ async fn t22_a_run_whose_lease_has_ended_is_taken_over_and_its_owner_overwrites_
 >() {
     let database = C::database();
     let recorded = Recorded::install();
-    let policy = policy();
+    let mut policy = policy();
+    // Not renewed between the end it is given here and the next request.
+    policy.lease = Duration::from_secs(3_600);
     let takeovers = format!("{TAKEOVERS} policy={}", policy.name);
     let overtaken = format!("{REQUESTS} policy={},ending=overtaken", policy.name);
     let (shop, gate) = gated::<C>(policy, &database).await;

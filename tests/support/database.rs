@@ -80,13 +80,18 @@ impl Database {
     /// Returns when a session of this database is seen to wait for another one's lock. SQLite shows nobody
     /// its waiters; there this returns at once, and what a test asserts must hold either way.
     pub fn until_one_waits(&self) {
+        self.until_so_many_wait(1);
+    }
+
+    /// The same of several sessions.
+    pub fn until_so_many_wait(&self, sessions: i64) {
         let query = "SELECT count(*) AS n FROM pg_stat_activity
                      WHERE datname = current_database() AND wait_event_type = 'Lock'";
         if let Kind::Postgres { .. } = self.kind {
             let mut conn = self.pg();
             let mut waiters =
                 || sql_query(query).get_result::<Count>(&mut conn).expect("answers").n;
-            while waiters() == 0 {
+            while waiters() < sessions {
                 std::thread::yield_now();
             }
         }

@@ -18,7 +18,7 @@ pub struct Relays {
 }
 
 impl Relays {
-    /// Relays from `database` to the broker of the test run: lease 3 s, heartbeat 1 s, chunks of 200
+    /// Relays from `database` to the broker of the test run: lease 5 s, heartbeat 2 s, chunks of 200
     /// rows of which 3 are in flight. A standby says so at each try.
     #[must_use]
     pub fn on(database: &Database) -> Self {
@@ -29,7 +29,7 @@ impl Relays {
             database: database.url.clone(),
             broker: amqp_url(),
             relay: [
-                ("lease", "'3s'"),
+                ("lease", "'5s'"),
                 ("standby_poll", "'100ms'"),
                 ("chunk_rows", "200"),
                 ("chunks_in_flight", "3"),
@@ -67,7 +67,7 @@ impl Relays {
     #[must_use]
     pub fn start(&self, name: &str) -> Process {
         let config = self.dir.join(format!("{name}.toml"));
-        let mut text = "[database]\nacquire_timeout = '2s'\nlock_timeout = '2s'\n[broker]\nheartbeat = '1s'\npublish_timeout = '2s'\n\
+        let mut text = "[database]\nacquire_timeout = '2s'\nlock_timeout = '2s'\n[broker]\nheartbeat = '2s'\npublish_timeout = '4s'\n\
                         [log]\nfilter = 'info,relay=debug'\n[relay]\n"
             .to_owned();
         for (name, value) in &self.relay {

@@ -295,7 +295,7 @@ async fn calls_are_timed_by_how_they_ended_and_what_is_open_is_shown<C: Store>()
     failed(effects.once("b", async |_| Err::<(), _>(CallFailure::refused("no"))).await);
     failed(effects.once("c", async |_| -> Result<(), CallFailure> { panic!("oh") }).await);
     // Long enough for the commit of the intent, which counts.
-    let short = Duration::from_secs(2);
+    let short = Duration::from_secs(4);
     let hung = effects.effect("d").reconciled().deadline(short);
     failed(hung.once(async |_| std::future::pending::<Result<(), _>>().await).await);
     for (ended, count) in [("answered", 2), ("panicked", 1), ("timed_out", 1), ("not_begun", 0)] {

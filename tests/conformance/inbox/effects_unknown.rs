@@ -242,7 +242,8 @@ async fn a_question_that_fails_or_panics_or_hangs_has_no_answer<C: Store>() {
 async fn a_call_without_an_answer_in_time_is_unknown<C: Store>() {
     let (database, provider) = (C::database(), Provider::default());
     let effects = effects::<C>(&database, "o1");
-    let hung = effects.effect(CHARGE).deadline(Duration::from_secs(2)).once(async |key| {
+    // Long enough for the connection and the commit of the intent, which count.
+    let hung = effects.effect(CHARGE).deadline(Duration::from_secs(4)).once(async |key| {
         provider.answers(key, Ok(())).await?;
         std::future::pending::<()>().await;
         Ok(1)

@@ -94,7 +94,8 @@ async fn what_turns_out_to_hold_up_nothing_lets_the_next_of_its_key_go_on<C: Sto
     feed.deliver(&keyed("a", "a1"));
     assert_eq!(running.next().await.ending, parked(Reason::Failed));
     feed.deliver(&keyed("a", "a2"));
-    assert_eq!(running.next().await.ending, parked(Reason::Behind));
+    // The first one may be due again before the second has come.
+    while running.next().await.ending != parked(Reason::Behind) {}
     // The operation takes effect with other content, and the first one's retry is a conflict.
     feed.deliver(&Payment { account: "b".to_owned(), ..Payment::new("a1", 9) }.message());
     let mut endings = Vec::new();

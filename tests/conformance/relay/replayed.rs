@@ -19,7 +19,7 @@ const CONSUMER: &str = "billing";
 fn settings() -> ReplaySettings {
     let mut settings = ReplaySettings::default();
     settings.batch = 4;
-    settings.patience = Duration::from_millis(50);
+    settings.patience = Duration::from_secs(60);
     settings.backoff =
         Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(2) };
     settings
@@ -72,8 +72,22 @@ async fn run<C: Store + ReplayStore>(
     path: &Path<C>,
     job: ReplayJob,
 ) -> Result<ReplayOutcome, ReplayError> {
-    let replayer = Replayer::new(path.db.clone(), Arc::new(path.broker.clone()), settings());
+    run_under(path, job, settings()).await
+}
+
+async fn run_under<C: Store + ReplayStore>(
+    path: &Path<C>,
+    job: ReplayJob,
+    settings: ReplaySettings,
+) -> Result<ReplayOutcome, ReplayError> {
+    let replayer = Replayer::new(path.db.clone(), Arc::new(path.broker.clone()), settings);
     support::bounded(replayer.run(job, |_| (), std::future::pending())).await
+}
+
+fn impatient() -> ReplaySettings {
+    let mut settings = settings();
+    settings.patience = Duration::from_millis(50);
+    settings
 }
 
 /// What a replay brought to the broker, as a fact's number.
@@ -181,12 +195,14 @@ async fn a_full_queue_and_a_lost_broker_are_waited_for<C: Store + ReplayStore>()
 
     path.broker.script(|_| Some(Verdict::Refused(Refusal::Nacked)));
     let job = start(&path, false).await;
-    assert!(matches!(run(&path, job).await, Err(ReplayError::QueueFull { .. })));
+    let full = run_under(&path, job, impatient()).await;
+    assert!(matches!(full, Err(ReplayError::QueueFull { .. })));
     path.broker.clear_script();
     path.broker.disconnect();
     let job = start(&path, false).await;
     let id = job.id;
-    assert!(matches!(run(&path, job).await, Err(ReplayError::Broker(_))));
+    let gone = run_under(&path, job, impatient()).await;
+    assert!(matches!(gone, Err(ReplayError::Broker(_))));
     assert_eq!(info(&path, id).await.state, ReplayState::Failed);
 }
 

@@ -6,13 +6,17 @@ use support::{bounded, eventually, services};
 use transport::rabbitmq::{RabbitMq, RabbitSettings};
 use transport::{Health, Publisher, Subscriber, Unavailable, Verdict};
 
-/// A client whose connections lead through a proxy, with deadlines short enough to wait for.
-async fn through_proxy() -> (Proxy, RabbitMq) {
+/// A client whose connections lead through a proxy, and that gives up after so long.
+async fn through_proxy_within(deadline: Duration) -> (Proxy, RabbitMq) {
     let (proxy, url) = Proxy::to_url(&services::amqp_url()).await;
     let mut settings = RabbitSettings::new(url);
-    settings.publish_timeout = Duration::from_secs(2);
-    settings.connect_timeout = Duration::from_secs(2);
+    settings.publish_timeout = deadline;
+    settings.connect_timeout = deadline;
     (proxy, RabbitMq::new(&settings).expect("valid settings"))
+}
+
+async fn through_proxy() -> (Proxy, RabbitMq) {
+    through_proxy_within(Duration::from_secs(60)).await
 }
 
 fn with_login(user: &str, password: &str, path: &str) -> RabbitMq {
@@ -62,7 +66,7 @@ async fn a_silent_network_is_a_timeout_and_the_lane_is_not_used_again() {
     bounded(async {
         let corner = Corner::new(rabbitmq());
         let (exchange, _) = corner.pair().await;
-        let (proxy, broker) = through_proxy().await;
+        let (proxy, broker) = through_proxy_within(Duration::from_secs(4)).await;
         let mut lane = broker.open_lane().await.expect("a lane");
         let batch = [message(&exchange, "ok", 1)];
         lane.publish(&batch).await.expect("settled");
