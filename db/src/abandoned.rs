@@ -36,6 +36,13 @@ impl Abandoned {
     }
 }
 
+impl Running {
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_left(&self) -> bool {
+        self.0.state.load(Ordering::SeqCst) == ABANDONED
+    }
+}
+
 impl Drop for Waiting {
     fn drop(&mut self) {
         let left =
@@ -66,8 +73,9 @@ mod tests {
         drop(waiting);
         assert!(!abandoned.any(), "it ended while it was waited for");
         let (waiting, running) = abandoned.call();
+        assert!(!running.is_left());
         drop(waiting);
-        assert!(abandoned.any());
+        assert!(running.is_left() && abandoned.any());
         drop(running);
         assert!(!abandoned.any());
     }

@@ -160,7 +160,8 @@ impl<C: Backend> Db<C> {
 
     /// The same, waited for no longer than `limit`: a frozen session answers neither the server's time
     /// limits nor TCP's. What has not come back then has an unknown outcome, keeps its thread, and gives its
-    /// connection up when it does; later calls have connections of their own.
+    /// connection up when it does; later calls have connections of their own. Work that has no connection by
+    /// then, or when the future is dropped, is not begun any more.
     ///
     /// # Errors
     /// [`CallError::TimedOut`], else as for [`call`](Self::call).
@@ -174,12 +175,14 @@ impl<C: Backend> Db<C> {
             self.current.read().unwrap_or_else(PoisonError::into_inner).abandoned.clone();
         let (waiting, running) = abandoned.call();
         let call = self.call(move |conn| {
-            let _running = running;
-            work(conn)
+            let running = running;
+            // What it would do nobody would hear of: a message that it takes would be nobody's.
+            if running.is_left() { Ok(None) } else { work(conn).map(Some) }
         });
         let result = match tokio::time::timeout(limit, call).await {
-            Ok(result) => result,
-            Err(_) => Err(CallError::TimedOut { after: limit }),
+            Ok(Ok(Some(done))) => Ok(done),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(None)) | Err(_) => Err(CallError::TimedOut { after: limit }),
         };
         drop(waiting);
         // Also where no connection came free because calls that somebody stopped waiting for have them.

@@ -1,12 +1,15 @@
 //! With every connection of a pool in use a caller waits as long as it was told, gets an error with a
 //! name, and is served again once one comes back. Nobody else's pool is touched: a relay has its own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use db::{CallError, Db, Settings};
 use diesel::result::Error;
 use diesel::{PgConnection, SqliteConnection};
 use support::database::Database;
+use support::eventually;
 
 /// Long enough for opening a connection, which counts.
 const WAIT: Duration = Duration::from_secs(3);
@@ -28,7 +31,18 @@ async fn scenario<C: db::Backend>(database: &Database) {
     let text = db.call(select).await.expect_err("still held").to_string();
     assert!(text.contains("raise the pool size"), "{text}");
     other.call(select).await.expect("its pool is its own");
+    // One that waits less long than the pool would, and is gone when the connection comes.
+    let begun = Arc::new(AtomicBool::new(false));
+    let late = begun.clone();
+    let work = move |_: &mut C| {
+        late.store(true, Ordering::SeqCst);
+        Ok::<_, Error>(())
+    };
+    let left = db.call_within(Duration::from_millis(10), work).await;
+    assert!(matches!(left, Err(CallError::TimedOut { .. })), "{left:?}");
     drop(holder);
+    eventually("it is given up", async || Arc::strong_count(&begun) == 1).await;
+    assert!(!begun.load(Ordering::SeqCst), "nobody waits for what it does");
     db.call(select).await.expect("free again");
 
     // A connection that ended badly does not count against the size.
