@@ -12,15 +12,18 @@ pub(crate) fn connected<C: Backend>(
     settings: &Settings,
 ) -> Result<C, OpenError> {
     let mut conn = C::establish(full).map_err(|error| refused::<C>(&error, address))?;
-    conn.prepare(settings).map_err(|error| unprepared(&error, address))?;
+    conn.prepare(settings).map_err(|error| unprepared::<C>(&error, address))?;
     Ok(conn)
 }
 
-/// A server that goes down now comes back; one that is too old does not change.
-fn unprepared(error: &Error, address: &str) -> OpenError {
+/// A server that goes down now comes back, and a file that is busy comes free; a server that is too old does not
+/// change. A pooler says here what the server behind it thinks of the login.
+fn unprepared<C: Backend>(error: &Error, address: &str) -> OpenError {
     let (address, reason) = (redacted(address), scrubbed(&error.to_string(), address));
-    match classify(error) {
-        Class::Unavailable => OpenError::Unreachable { address, reason },
+    match (classify(error), C::refusal(&reason)) {
+        (Class::Unavailable | Class::Contention, Refusal::Unreachable) => {
+            OpenError::Unreachable { address, reason }
+        }
         _ => OpenError::Unsuitable { address, reason },
     }
 }
@@ -46,22 +49,30 @@ fn refused<C: Backend>(error: &ConnectionError, address: &str) -> OpenError {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres", feature = "sqlite"))]
 mod tests {
-    use diesel::result::DatabaseErrorKind;
+    use diesel::result::DatabaseErrorKind::{self, ClosedConnection, Unknown};
+    use diesel::{PgConnection, SqliteConnection};
 
     use super::*;
 
-    fn needs_operator(kind: DatabaseErrorKind, text: &str) -> bool {
+    fn needs_operator<C: Backend>(kind: DatabaseErrorKind, text: &str) -> bool {
         let error = Error::DatabaseError(kind, Box::new(text.to_owned()));
-        unprepared(&error, "postgres://u@h/n").needs_operator()
+        unprepared::<C>(&error, "postgres://u@h/n").needs_operator()
     }
 
     #[test]
     fn a_connection_that_ends_right_after_it_was_opened_is_waited_for() {
         let ended = "terminating connection due to administrator command";
-        assert!(!needs_operator(DatabaseErrorKind::Unknown, ended));
-        assert!(!needs_operator(DatabaseErrorKind::ClosedConnection, ""));
-        assert!(needs_operator(DatabaseErrorKind::Unknown, "PostgreSQL 13 or newer is needed"));
+        assert!(!needs_operator::<PgConnection>(Unknown, ended));
+        assert!(!needs_operator::<PgConnection>(ClosedConnection, ""));
+        assert!(!needs_operator::<SqliteConnection>(Unknown, "database is locked"));
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_used_is_not_waited_for() {
+        assert!(needs_operator::<PgConnection>(Unknown, "PostgreSQL 13 or newer is needed"));
+        let refused = "server login failed: FATAL: password authentication failed for user";
+        assert!(needs_operator::<PgConnection>(Unknown, refused));
     }
 }

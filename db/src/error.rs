@@ -6,7 +6,7 @@ use diesel::result::Error;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Nobody answers, or the file cannot be opened.
+    /// Nobody answers, or the file cannot be opened; or it ended the connection, or was busy, while that was set up.
     #[error(
         "cannot reach the database {address}: {reason}; check that it runs and that host, port and name are right"
     )]
