@@ -15,8 +15,8 @@ use crate::lot::Lot;
 use crate::outstanding::Outstanding;
 use crate::receiving::{Receiving, given_up};
 
-/// How long a delivery that the broker is about to send is waited for before the queue is counted again:
-/// another consumer may have taken it.
+/// How long a delivery that the broker may be about to send is waited for before the queue is counted again:
+/// another consumer may have taken it, or there is none.
 const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
 impl<C: InboxConnection> Receiving<C> {
@@ -53,7 +53,6 @@ impl<C: InboxConnection> Receiving<C> {
         among: &Arc<Outstanding>,
         lost: &CancellationToken,
     ) -> Result<(), Unavailable> {
-        let mut looked_empty = false;
         loop {
             let waiting = subscription.waiting().await?;
             let mut received = 0;
@@ -79,17 +78,19 @@ impl<C: InboxConnection> Receiving<C> {
                 }
             };
             if received > 0 || more {
-                looked_empty = false;
                 continue;
             }
-            // Once is not enough: a delivery that is not counted any more may arrive behind the count.
-            if waiting == 0 && looked_empty {
-                return Ok(());
-            }
-            looked_empty = waiting == 0;
             if let Ok(delivery) = timeout(ON_ITS_WAY, subscription.receive()).await {
                 self.hand_on(delivery?, among, lost).await;
-                looked_empty = false;
+                continue;
+            }
+            // Once is not enough: what is counted no more may arrive behind the count. What is parked is not looked
+            // at again: with short pauses between its tries something is due whenever somebody looks.
+            if waiting == 0 && subscription.waiting().await? == 0 {
+                match unconstrained(subscription.receive()).now_or_never() {
+                    Some(delivery) => self.hand_on(delivery?, among, lost).await,
+                    None => return Ok(()),
+                }
             }
         }
     }

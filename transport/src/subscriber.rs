@@ -33,12 +33,12 @@ pub trait Subscription: Send {
     /// [`Unavailable`] when the consumer ended; deliveries not yet acknowledged come again.
     async fn receive(&mut self) -> Result<Delivery, Unavailable>;
 
-    /// How many messages lie ready in the queue. What the broker had sent to this subscription before it
-    /// counted can be [received](Self::receive) at once afterwards, or within moments on a busy machine: if the
-    /// count is 0, nothing can be, and a little later it is the same, nothing is there.
+    /// How many messages lie ready in the queue. One that is counted no more may still be on its way here: only
+    /// if the count is 0, nothing can be [received](Self::receive), and a moment later both are so again, nothing
+    /// is there. Waits while the queue cannot be used.
     ///
     /// # Errors
-    /// [`Unavailable`] when the consumer ended.
+    /// [`Unavailable`] when the consumer ended, or nobody could tell in time.
     async fn waiting(&mut self) -> Result<u64, Unavailable>;
 }
 

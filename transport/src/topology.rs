@@ -36,7 +36,8 @@ pub trait Topology: Send + Sync + 'static {
     /// [`TopologyError`].
     async fn delete_exchange(&self, exchange: &str) -> Result<(), TopologyError>;
 
-    /// How many messages are ready in a queue; `None` where there is no such queue.
+    /// How many messages are ready in a queue; `None` where there is no such queue. 0 may also mean that the
+    /// queue cannot be used at the moment: RabbitMQ says so of a quorum queue without a leader.
     ///
     /// # Errors
     /// [`TopologyError`].

@@ -69,9 +69,10 @@ impl Shop {
         let (exchange, routing_key) = (EXCHANGE.to_owned(), kind.to_owned());
         self.broker.bind(&Binding { exchange, queue: queue.to_owned(), routing_key }).await?;
         let mut settings = Settings::default();
-        // A story is told in seconds.
+        // A story is told in seconds. But what waits for a person is tried again after the longest pause: if that is
+        // shorter than a round of tries takes on a busy machine, there is always one to be tried.
         settings.backoff = Duration::from_millis(10);
-        settings.backoff_max = Duration::from_millis(50);
+        settings.backoff_max = Duration::from_millis(500);
         settings.effects.deadline = Duration::from_millis(500);
         settings.effects.grace = Duration::from_millis(200);
         settings.effects.ask_pause = Duration::from_millis(20);

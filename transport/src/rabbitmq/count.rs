@@ -1,29 +1,53 @@
-//! How many messages lie ready in a queue.
+//! How many messages lie ready in a queue, as the broker says.
+//!
+//! It asks the leader of a quorum queue and waits for 250 ms. If it gets no answer in that time, or no leader is
+//! there, it says that the queue has neither messages nor consumers (`rabbit_quorum_queue:stat`).
 
 use std::time::{Duration, Instant};
 
-use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Queue};
 
-/// So long the broker waits for the leader of a quorum queue. Then it answers that nothing is there
-/// (`rabbit_quorum_queue:stat/1`).
 const GIVEN_UP: Duration = Duration::from_millis(250);
 
 /// On a network that takes so long by itself the answer is to be believed at last.
-const ASKED: u32 = 3;
+const ASKED: usize = 3;
 
-/// Counts them. A zero that took as long as the broker's patience is no answer, and is asked for again.
-pub(super) async fn ready(channel: &Channel, queue: ShortString) -> lapin::Result<u64> {
-    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+/// Before a leader that there was none of is asked for again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Counts them for a consumer of the queue: where there is none, nobody was asked. Ends with the caller's
+/// deadline if that goes on.
+pub(super) async fn ready_beside_consumers(
+    channel: &Channel,
+    queue: &ShortString,
+) -> lapin::Result<u64> {
+    loop {
+        let told = look(channel, queue).await?;
+        if told.message_count() > 0 || told.consumer_count() > 0 {
+            return Ok(told.message_count().into());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Counts them for anybody. "Nothing and no consumers" is asked for again where it took as long as the broker
+/// waits for a leader; that no leader is there cannot be told from an empty queue.
+pub(super) async fn ready(channel: &Channel, queue: &ShortString) -> lapin::Result<u64> {
     let mut asked = 0;
     loop {
         let begun = Instant::now();
-        let answer = channel.queue_declare(queue.clone(), options, FieldTable::default()).await?;
+        let told = look(channel, queue).await?;
         asked += 1;
-        let count = u64::from(answer.message_count());
-        if count > 0 || begun.elapsed() < GIVEN_UP || asked == ASKED {
-            return Ok(count);
+        let told_at_all = told.message_count() > 0 || told.consumer_count() > 0;
+        if told_at_all || begun.elapsed() < GIVEN_UP || asked == ASKED {
+            return Ok(told.message_count().into());
         }
     }
+}
+
+async fn look(channel: &Channel, queue: &ShortString) -> lapin::Result<Queue> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    channel.queue_declare(queue.clone(), options, FieldTable::default()).await
 }

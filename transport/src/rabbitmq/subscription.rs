@@ -8,7 +8,7 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 
 use super::connection::Link;
-use super::count::ready;
+use super::count::ready_beside_consumers;
 use super::decode;
 use super::failure::{ChannelClosed, Reach, lost, reach, within};
 use crate::{Acknowledge, Delivery, Subscription, Unavailable};
@@ -82,7 +82,7 @@ impl Subscription for RabbitSubscription {
 
     async fn waiting(&mut self) -> Result<u64, Unavailable> {
         // On the consumer's own channel: the answer comes after everything that was sent before it.
-        let ready = ready(&self.channel, self.name.clone());
+        let ready = ready_beside_consumers(&self.channel, &self.name);
         let ready = within("queue.declare", self.deadline, ready).await?;
         ready.map_err(|error| ended(&self.link, self.name.as_str(), error))
     }

@@ -155,7 +155,7 @@ impl Topology for RabbitMq {
         let object = format!("queue {queue:?}");
         let name = named(&object, queue)?;
         let link = self.link().await?;
-        let ready = ask(&link, "look up a queue", async |channel| ready(channel, name).await);
+        let ready = ask(&link, "look up a queue", async |channel| ready(channel, &name).await);
         match ready.await? {
             Ok(ready) => Ok(Some(ready)),
             Err(closed) if closed.is_not_found() => Ok(None),
