@@ -139,10 +139,7 @@ async fn cut_off(lost: Direction) {
         })
         .await;
     } else {
-        support::eventually("the insert is done", async || {
-            count(&mut watcher, "pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()") > 0
-        })
-        .await;
+        support::eventually("COMMIT is on its way", async || proxy.held() > 0).await;
     }
     proxy.cut();
     proxy.resume();

@@ -76,10 +76,10 @@ async fn switched_over() {
     inbox.stop().await;
     // What came meanwhile waits here, with an end of the history in front of it, as duplicates.
     assert!(corner.depth(&anew).await > 0);
+    let inbox = Running::start(projecting(&database, &corner, &anew, next));
     // Two consumers and a database on a small machine cannot keep up with the load for ever.
     let mut ledger = load.finish();
     ledger.produce(&mut conn, &exchange, KEYS, 100);
-    let inbox = Running::start(projecting(&database, &corner, &anew, next));
     support::eventually("what is live is projected", async || total(&mut conn, 2) > sent + 20)
         .await;
     empty(&corner, &anew).await;

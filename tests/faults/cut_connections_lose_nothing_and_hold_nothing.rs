@@ -56,13 +56,10 @@ async fn while_messages_flow() {
     let mut conn = database.pg();
     let mut ledger = Ledger::new();
     for round in 0..ROUNDS {
-        ledger.commit(&mut conn, &exchange, 10, PER_ROUND);
         // Cut in the middle of the round: as soon as some of it has arrived.
-        let before = round * PER_ROUND;
-        support::eventually("the round flows", async || {
-            corner.depth(&queue).await as usize > before
-        })
-        .await;
+        let before = corner.depth(&queue).await;
+        ledger.commit(&mut conn, &exchange, 10, PER_ROUND);
+        support::eventually("the round flows", async || corner.depth(&queue).await > before).await;
         if round % 2 == 0 {
             to_broker.cut()
         } else {

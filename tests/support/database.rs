@@ -1,12 +1,13 @@
 //! A database of its own for each test, migrated, gone afterwards.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use db::Db;
 use diesel::sql_types::BigInt;
 use diesel::{Connection, PgConnection, QueryableByName, RunQueryDsl, SqliteConnection, sql_query};
 
+use crate::PATIENCE;
 use crate::services::database_url;
 
 /// A fresh database. Dropping it deletes it.
@@ -91,8 +92,10 @@ impl Database {
             let mut conn = self.pg();
             let mut waiters =
                 || sql_query(query).get_result::<Count>(&mut conn).expect("answers").n;
+            let begun = Instant::now();
             while waiters() < sessions {
-                std::thread::yield_now();
+                assert!(begun.elapsed() < PATIENCE / 4, "fewer than {sessions} sessions wait");
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     }

@@ -11,10 +11,11 @@ use transport::{Health, Publisher, Subscriber, Unavailable, Verdict};
 
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// With deadlines short enough to see them pass. Connecting is not what this is about.
+/// With deadlines short enough to see them pass.
 fn impatient(url: &str, blocked_timeout: Duration) -> RabbitMq {
     let mut settings = rabbit_settings(url);
     settings.publish_timeout = PUBLISH_TIMEOUT;
+    settings.connect_timeout = PUBLISH_TIMEOUT;
     settings.blocked_timeout = blocked_timeout;
     RabbitMq::new(&settings).expect("valid settings")
 }
@@ -67,7 +68,7 @@ async fn an_alarm_without_end_is_given_up_with_its_reason_and_stays_visible() {
         let corner = Corner::new(rabbitmq());
         let (exchange, _) = corner.pair().await;
         let proxy = FrameProxy::to_url(&services::amqp_url()).await;
-        let broker = impatient(&proxy.url, Duration::from_secs(2));
+        let broker = impatient(&proxy.url, PUBLISH_TIMEOUT * 3 / 2);
         let mut lane = broker.open_lane().await.expect("a lane");
         let batch = [message(&exchange, "ok", 1)];
         lane.publish(&batch).await.expect("settled");
