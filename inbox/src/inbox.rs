@@ -92,13 +92,16 @@ impl<C: InboxConnection> Inbox<C> {
     }
 
     /// Receives and applies until there is nothing to do: the queue is empty, everything received has its
-    /// answer, and no parked message is due; providers are asked about the effects whose question is due. For tests of your service, in the place of sleeps. Returns how
-    /// everything ended. It can be called again, for what came meanwhile; parked messages whose time has not
-    /// come are not waited for: [`pass_time`](crate::testing::pass_time) lets it come.
+    /// answer, and no parked message is due; providers are asked about the effects whose question is due. For
+    /// tests of your service, in the place of sleeps. Returns how everything ended. It can be called again, for
+    /// what came meanwhile; parked messages whose time has not come are not waited for:
+    /// [`pass_time`](crate::testing::pass_time) lets it come.
     ///
     /// Nothing is purged, and the share of duplicates is not watched. What other consumers of the queue have
     /// in hand is theirs. While the broker or the database is unavailable it waits. A handler that fails at
-    /// once and for ever keeps it busy until its attempts are spent.
+    /// once and for ever keeps it busy until its attempts are spent; what waits for a provider or a person spends
+    /// none, and keeps it busy for ever where trying all of it takes longer than
+    /// [`backoff_max`](Settings::backoff_max).
     ///
     /// # Errors
     /// As [`run`](Self::run).
