@@ -36,7 +36,7 @@ async fn by_whoever_counts() {
         let batch: Vec<_> = (0..5).map(|number| message(&exchange, "ok", number)).collect();
         corner.publish(&batch).await;
 
-        let suspending = suspend(&node, 15, 280);
+        let suspending = suspend(&node, 8, 280);
         let mut longest = Duration::ZERO;
         while !suspending.is_finished() {
             let begun = Instant::now();
