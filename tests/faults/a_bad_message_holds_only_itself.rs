@@ -9,9 +9,9 @@ use std::time::Duration;
 use diesel::{Connection, RunQueryDsl, sql_query};
 use outbox::Draft;
 use relay::{Backoff, Relay};
-use support::broker::Corner;
+use support::broker::{Corner, rabbit_settings};
 use support::events::Fact;
-use support::flow::{Arrived, Flow, patient, settings};
+use support::flow::{Arrived, Flow, settings};
 use support::node::Node;
 use transport::rabbitmq::RabbitMq;
 use transport::{ExchangeKind, Overflow, QueueKind, Topology};
@@ -22,7 +22,7 @@ const KEYS: usize = 100;
 #[tokio::test(flavor = "multi_thread")]
 async fn and_tells_why() {
     let node = Node::start("max_message_size = 65536");
-    let client = || RabbitMq::new(&patient(&node.url())).expect("valid");
+    let client = || RabbitMq::new(&rabbit_settings(node.url())).expect("valid");
     let corner = Corner::new(client());
     let exchange = corner.exchange("facts", ExchangeKind::Direct).await;
     let queue = corner.queue("good").await;

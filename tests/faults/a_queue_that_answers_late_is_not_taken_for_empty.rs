@@ -27,6 +27,18 @@ fn suspend(node: &Arc<Node>, times: u32, millis: u32) -> JoinHandle<()> {
     spawn_blocking(move || assert_eq!(node.ctl(&["eval", &expression]).trim(), "1"))
 }
 
+/// Counts until the leader is left alone; how long the slowest answer took.
+async fn count(leader: JoinHandle<()>, ready: u64, mut ask: impl AsyncFnMut() -> u64) -> Duration {
+    let mut longest = Duration::ZERO;
+    while !leader.is_finished() {
+        let begun = Instant::now();
+        assert_eq!(ask().await, ready);
+        longest = longest.max(begun.elapsed());
+    }
+    leader.await.expect("is suspended");
+    longest
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn by_whoever_counts() {
     support::bounded(async {
@@ -36,27 +48,16 @@ async fn by_whoever_counts() {
         let batch: Vec<_> = (0..5).map(|number| message(&exchange, "ok", number)).collect();
         corner.publish(&batch).await;
 
-        let suspending = suspend(&node, 8, 280);
-        let mut longest = Duration::ZERO;
-        while !suspending.is_finished() {
-            let begun = Instant::now();
-            assert_eq!(corner.depth(&queue).await, 5);
-            longest = longest.max(begun.elapsed());
-        }
-        suspending.await.expect("suspends");
+        let leader = suspend(&node, 8, 280);
+        let longest = count(leader, 5, async || corner.depth(&queue).await).await;
         assert!(longest > PATIENCE, "it always answered in time");
 
         // A consumer of the queue knows better than to believe it, however long that goes on.
         let mut subscription = corner.broker.subscribe(&queue, 1).await.expect("subscribed");
         let held = subscription.receive().await.expect("a delivery");
-        let suspending = suspend(&node, 2, 2_000);
-        let mut longest = Duration::ZERO;
-        while !suspending.is_finished() {
-            let begun = Instant::now();
-            assert_eq!(subscription.waiting().await.expect("counted"), 4);
-            longest = longest.max(begun.elapsed());
-        }
-        suspending.await.expect("suspends");
+        let leader = suspend(&node, 2, 2_000);
+        let waiting = async || subscription.waiting().await.expect("counted");
+        let longest = count(leader, 4, waiting).await;
         assert!(longest > PATIENCE * 5, "it always answered in time");
         drop((held, subscription));
         corner.clean().await;

@@ -11,8 +11,7 @@ use outbox::Draft;
 use relay::{Backoff, Relay};
 use support::broker::{Corner, rabbitmq};
 use support::events::Fact;
-use support::flow::{Flow, patient, settings};
-use support::services::amqp_url;
+use support::flow::{Flow, settings};
 use transport::rabbitmq::RabbitMq;
 use transport::{ExchangeKind, Overflow, QueueKind, Subscriber};
 
@@ -79,9 +78,8 @@ async fn on_classic_and_quorum_queues() {
         Backoff { first: Duration::from_secs(600), longest: Duration::from_secs(600) };
     // `run_once` waits for nobody, and there is no outage here.
     settings.lease = Duration::from_secs(60);
-    let publisher = RabbitMq::new(&patient(&amqp_url())).expect("valid");
     let relay =
-        Relay::new(flow.pool(), Arc::new(publisher)).settings(settings).build().expect("valid");
+        Relay::new(flow.pool(), Arc::new(rabbitmq())).settings(settings).build().expect("valid");
     support::bounded(relay.run_once()).await.expect("drains");
 
     let held: BTreeSet<Refused> = sql_query(

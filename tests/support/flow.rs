@@ -161,16 +161,6 @@ pub fn broker(amqp_url: &str) -> RabbitSettings {
     settings
 }
 
-/// Deadlines for where nothing is to end by one.
-#[must_use]
-pub fn patient(amqp_url: &str) -> RabbitSettings {
-    let mut settings = broker(amqp_url);
-    settings.heartbeat = Duration::from_secs(10);
-    settings.connect_timeout = Duration::from_secs(30);
-    settings.publish_timeout = Duration::from_secs(30);
-    settings
-}
-
 /// Small chunks, so that faults fall between them, and short waits.
 #[must_use]
 pub fn settings() -> Settings {

@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Queue};
 
 const GIVEN_UP: Duration = Duration::from_millis(250);
 
@@ -24,9 +24,8 @@ pub(super) async fn ready_beside_consumers(
     queue: &ShortString,
 ) -> lapin::Result<u64> {
     loop {
-        let told = look(channel, queue).await?;
-        if told.message_count() > 0 || told.consumer_count() > 0 {
-            return Ok(told.message_count().into());
+        if let Some(ready) = look(channel, queue).await? {
+            return Ok(ready);
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -35,19 +34,22 @@ pub(super) async fn ready_beside_consumers(
 /// Counts them for anybody. "Nothing and no consumers" is asked for again where it took as long as the broker
 /// waits for a leader; that no leader is there cannot be told from an empty queue.
 pub(super) async fn ready(channel: &Channel, queue: &ShortString) -> lapin::Result<u64> {
-    let mut asked = 0;
-    loop {
+    for _ in 0..ASKED {
         let begun = Instant::now();
-        let told = look(channel, queue).await?;
-        asked += 1;
-        let told_at_all = told.message_count() > 0 || told.consumer_count() > 0;
-        if told_at_all || begun.elapsed() < GIVEN_UP || asked == ASKED {
-            return Ok(told.message_count().into());
+        if let Some(ready) = look(channel, queue).await? {
+            return Ok(ready);
+        }
+        if begun.elapsed() < GIVEN_UP {
+            break;
         }
     }
+    Ok(0)
 }
 
-async fn look(channel: &Channel, queue: &ShortString) -> lapin::Result<Queue> {
+/// `None` where the broker says that there are neither messages nor consumers.
+async fn look(channel: &Channel, queue: &ShortString) -> lapin::Result<Option<u64>> {
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    channel.queue_declare(queue.clone(), options, FieldTable::default()).await
+    let told = channel.queue_declare(queue.clone(), options, FieldTable::default()).await?;
+    let known = told.message_count() > 0 || told.consumer_count() > 0;
+    Ok(known.then(|| told.message_count().into()))
 }
